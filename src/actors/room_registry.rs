@@ -1,0 +1,333 @@
+//! The one actor that knows who is in which room, and that gives all broadcasts their one order.
+
+use std::{collections::HashMap, sync::Arc};
+
+use actix::{Actor, AsyncContext, Context, Handler, Supervised, WrapFuture};
+use slab::Slab;
+
+use super::messages::{Census, Enter, Exit, Join, Leave, ListOutboxes, Outboxes, Publish, SessionKey, TakeCensus};
+use crate::{
+    disconnect::Disconnect,
+    farm::{Audience, Room},
+    faults,
+    membership::{Member, Membership},
+    outbox::{self, Marks, Outbox, Push, Seq, Workers},
+    stats::Stats,
+};
+
+/// Its name in logs.
+const ACTOR: &str = "room-registry";
+
+/// How often a command is tried before it is dropped: once more after it made the registry panic.
+const MAX_ATTEMPTS: u8 = 2;
+
+/// Membership of rooms, and the order of broadcasts.
+///
+/// It survives its own panics exactly. The mailbox is kept by the supervisor; the command in hand is kept here and tried again
+/// first; the membership, which a panic may have left half changed, is built anew from the roster's record of what was
+/// applied; and a broadcast that is tried again carries the number of its first attempt, so whoever has it drops it.
+pub struct RoomRegistry {
+    roster: Roster,
+    membership: Membership,
+    in_hand: Option<InHand>,
+    last_seq: Seq,
+    marks: Marks,
+    workers: Arc<Workers>,
+    limits: outbox::Limits,
+    stats: &'static Stats,
+    restarted: bool,
+}
+
+struct InHand {
+    command: Command,
+    attempts: u8,
+}
+
+enum Command {
+    Enter(Enter),
+    Exit(Exit),
+    Join(Join),
+    Leave(Leave),
+    Publish(Seq, Publish),
+}
+
+impl RoomRegistry {
+    pub fn new(workers: Arc<Workers>, limits: outbox::Limits, stats: &'static Stats) -> Self {
+        Self {
+            roster: Roster::default(),
+            membership: Membership::default(),
+            in_hand: None,
+            last_seq: 0,
+            marks: Marks::new(),
+            workers,
+            limits,
+            stats,
+            restarted: false,
+        }
+    }
+
+    fn perform(&mut self, command: Command, ctx: &mut Context<Self>) {
+        self.in_hand = Some(InHand { command, attempts: 0 });
+        self.attempt(ctx);
+    }
+
+    fn attempt(&mut self, ctx: &mut Context<Self>) {
+        let Some(in_hand) = &mut self.in_hand else { return };
+        in_hand.attempts += 1;
+        match &in_hand.command {
+            Command::Enter(enter) => self.roster.enter(enter, &mut self.membership),
+            Command::Exit(exit) => self.roster.exit(exit.session, &mut self.membership),
+            Command::Join(join) => self.roster.join(join.session, join.room, &mut self.membership),
+            Command::Leave(leave) => self.roster.leave(leave.session, leave.room, &mut self.membership),
+            Command::Publish(seq, publish) => {
+                let seq = *seq;
+                faults::publishing(ACTOR, publish.id.as_ref());
+                let ahead = self.workers.published(publish.frame.websocket().len());
+                self.fan_out(seq);
+                if ahead {
+                    let workers = self.workers.clone();
+                    ctx.wait(async move { workers.caught_up().await }.into_actor(self));
+                }
+            }
+        }
+        self.in_hand = None;
+    }
+
+    /// Pushes the broadcast in hand into the outbox of everyone it is for. Outboxes drop what they have already, so who is in
+    /// several of its rooms gets it once.
+    fn fan_out(&mut self, seq: Seq) {
+        let Some(InHand { command: Command::Publish(_, publish), .. }) = &self.in_hand else { return };
+        let mut evicted = Vec::new();
+        let (mut deliveries, mut coalesced) = (0, 0);
+        let mut push = |member: Member, seat: &Seat| {
+            let Seat { session, outbox, .. } = seat;
+            if publish.seen.as_ref().is_some_and(|seen| seen.contains(*session)) {
+                return;
+            }
+            let pushed = outbox.push(seq, &publish.frame, &self.limits);
+            // Only who has it is noted: what fails in between is tried again.
+            publish.seen.iter().for_each(|seen| seen.insert(*session));
+            faults::fanning_out(deliveries);
+            match pushed {
+                Push::Queued => deliveries += 1,
+                Push::QueuedUnseen(home) => {
+                    deliveries += 1;
+                    self.marks.add(home);
+                }
+                Push::Coalesced => coalesced += 1,
+                Push::Dropped => {}
+                Push::Evicted(home) => {
+                    home.into_iter().for_each(|home| self.marks.add(home));
+                    evicted.push(member);
+                }
+            }
+        };
+        match &publish.audience {
+            Audience::Everyone => self.roster.seats.iter().for_each(|(member, seat)| push(member as Member, seat)),
+            Audience::Room(room) => self.roster.push_to(&self.membership, *room, &mut push),
+            Audience::Rooms(rooms) => {
+                rooms.iter().for_each(|&room| self.roster.push_to(&self.membership, room, &mut push))
+            }
+        }
+        self.workers.mark_all(&mut self.marks);
+        self.stats.deliveries.add(deliveries);
+        self.stats.coalesced.add(coalesced);
+        for member in evicted {
+            self.roster.remove(member, &mut self.membership);
+        }
+    }
+
+    /// Drops a command that made the registry panic again and again. A session that could not be seated must not miss
+    /// anything silently: it is closed, and comes back.
+    fn give_up(&mut self, command: &Command) {
+        self.stats.poisoned.add(1);
+        let (what, session) = match command {
+            Command::Enter(enter) => {
+                if let Some(home) = enter.outbox.drop_all(Disconnect::SessionFailed) {
+                    self.workers.mark(home);
+                }
+                ("enter", Some(enter.session))
+            }
+            Command::Exit(exit) => ("exit", Some(exit.session)),
+            Command::Join(join) => ("join", Some(join.session)),
+            Command::Leave(leave) => ("leave", Some(leave.session)),
+            Command::Publish(seq, publish) => {
+                let (kind, id) = (publish.event.kind(), publish.id.as_ref().map_or("none", |id| id.as_str()));
+                log::error!("broadcast {seq}, a {kind} event (id {id:?}), is dropped: it makes the {ACTOR} fail");
+                return;
+            }
+        };
+        log::error!("a command ({what}) is dropped: it makes the {ACTOR} fail");
+        let outbox = session.and_then(|session| self.roster.outbox(session));
+        if let Some(home) = outbox.and_then(|outbox| outbox.drop_all(Disconnect::SessionFailed)) {
+            self.workers.mark(home);
+        }
+    }
+}
+
+impl Actor for RoomRegistry {
+    type Context = Context<Self>;
+
+    /// Runs at the start, and again after each panic, before the next message.
+    fn started(&mut self, ctx: &mut Self::Context) {
+        if !std::mem::take(&mut self.restarted) {
+            return;
+        }
+        self.membership = self.roster.membership();
+        // The attempt that failed may have pushed and not come to mark.
+        self.roster.seats.iter().filter_map(|(_, seat)| seat.outbox.remark()).for_each(|home| self.marks.add(home));
+        self.workers.mark_all(&mut self.marks);
+        match self.in_hand.take() {
+            Some(InHand { command, attempts: MAX_ATTEMPTS.. }) => self.give_up(&command),
+            in_hand => {
+                self.in_hand = in_hand;
+                self.attempt(ctx);
+            }
+        }
+    }
+}
+
+impl Supervised for RoomRegistry {
+    fn restarting(&mut self, _: &mut Self::Context) {
+        self.restarted = true;
+    }
+}
+
+impl Handler<Enter> for RoomRegistry {
+    type Result = ();
+
+    fn handle(&mut self, enter: Enter, ctx: &mut Self::Context) {
+        self.perform(Command::Enter(enter), ctx);
+    }
+}
+
+impl Handler<Exit> for RoomRegistry {
+    type Result = ();
+
+    fn handle(&mut self, exit: Exit, ctx: &mut Self::Context) {
+        self.perform(Command::Exit(exit), ctx);
+    }
+}
+
+impl Handler<Join> for RoomRegistry {
+    type Result = ();
+
+    fn handle(&mut self, join: Join, ctx: &mut Self::Context) {
+        self.perform(Command::Join(join), ctx);
+    }
+}
+
+impl Handler<Leave> for RoomRegistry {
+    type Result = ();
+
+    fn handle(&mut self, leave: Leave, ctx: &mut Self::Context) {
+        self.perform(Command::Leave(leave), ctx);
+    }
+}
+
+impl Handler<Publish> for RoomRegistry {
+    type Result = ();
+
+    fn handle(&mut self, publish: Publish, ctx: &mut Self::Context) {
+        self.last_seq += 1;
+        self.perform(Command::Publish(self.last_seq, publish), ctx);
+    }
+}
+
+impl Handler<TakeCensus> for RoomRegistry {
+    type Result = Census;
+
+    fn handle(&mut self, take: TakeCensus, _: &mut Self::Context) -> Census {
+        Census { rooms: if take.rooms { self.membership.sizes().collect() } else { Vec::new() } }
+    }
+}
+
+impl Handler<ListOutboxes> for RoomRegistry {
+    type Result = Outboxes;
+
+    fn handle(&mut self, _: ListOutboxes, _: &mut Self::Context) -> Outboxes {
+        Outboxes(self.roster.seats.iter().map(|(_, seat)| seat.outbox.clone()).collect())
+    }
+}
+
+/// Every session that is told anything, and the rooms that it is in: the record from which membership can be built anew.
+#[derive(Default)]
+struct Roster {
+    seats: Slab<Seat>,
+    members: HashMap<SessionKey, Member>,
+}
+
+struct Seat {
+    session: SessionKey,
+    outbox: Arc<Outbox>,
+    rooms: Vec<Room>,
+}
+
+impl Roster {
+    fn enter(&mut self, enter: &Enter, membership: &mut Membership) {
+        let &Enter { session, ref outbox, ref rooms } = enter;
+        let member = *self.members.entry(session).or_insert_with(|| {
+            self.seats.insert(Seat { session, outbox: outbox.clone(), rooms: Vec::new() }) as Member
+        });
+        for &room in rooms {
+            self.seat(member, room, membership);
+        }
+    }
+
+    fn exit(&mut self, session: SessionKey, membership: &mut Membership) {
+        if let Some(&member) = self.members.get(&session) {
+            self.remove(member, membership);
+        }
+    }
+
+    fn join(&mut self, session: SessionKey, room: Room, membership: &mut Membership) {
+        // A session that was evicted or left meanwhile joins nothing.
+        if let Some(&member) = self.members.get(&session) {
+            self.seat(member, room, membership);
+        }
+    }
+
+    fn leave(&mut self, session: SessionKey, room: Room, membership: &mut Membership) {
+        if let Some(&member) = self.members.get(&session) {
+            self.seats[member as usize].rooms.retain(|&joined| joined != room);
+            membership.leave(member, room);
+        }
+    }
+
+    fn remove(&mut self, member: Member, membership: &mut Membership) {
+        if let Some(seat) = self.seats.try_remove(member as usize) {
+            self.members.remove(&seat.session);
+        }
+        membership.leave_all(member);
+    }
+
+    fn outbox(&self, session: SessionKey) -> Option<&Outbox> {
+        let member = *self.members.get(&session)?;
+        Some(&self.seats.get(member as usize)?.outbox)
+    }
+
+    fn seat(&mut self, member: Member, room: Room, membership: &mut Membership) {
+        let rooms = &mut self.seats[member as usize].rooms;
+        if !rooms.contains(&room) {
+            rooms.reserve_exact(1);
+            rooms.push(room);
+        }
+        membership.join(member, room);
+    }
+
+    fn push_to(&self, membership: &Membership, room: Room, push: &mut impl FnMut(Member, &Seat)) {
+        for &member in membership.members(room) {
+            push(member, &self.seats[member as usize]);
+        }
+    }
+
+    fn membership(&self) -> Membership {
+        let mut membership = Membership::default();
+        for (member, seat) in &self.seats {
+            for &room in &seat.rooms {
+                membership.join(member as Member, room);
+            }
+        }
+        membership
+    }
+}

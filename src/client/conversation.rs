@@ -1,0 +1,243 @@
+//! The client's side of one connection, without I/O: packets in, what they mean out.
+
+use std::time::{Duration, Instant};
+
+use serde_json::value::RawValue;
+
+use super::{Disconnect, Incoming};
+use crate::protocol::{EnginePacket, ProtocolError, ServerOpen, SocketPacket};
+
+/// The shortest interval or time-out of a heartbeat that is taken from a server: less would be an order to do nothing
+/// but ping.
+const MIN_BEAT: Duration = Duration::from_millis(20);
+
+/// State of a connection over a transport that is already open.
+#[derive(Debug)]
+pub(super) struct Conversation {
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// The server's open packet is due.
+    Opening,
+    /// It has come; the server has yet to let the client into the namespace `/`.
+    Entering(Heartbeat),
+    Inside(Heartbeat),
+}
+
+/// What a packet means for the caller.
+#[derive(Debug)]
+pub(super) enum Received {
+    Nothing,
+    /// The client is in and may send events.
+    Entered,
+    Answer(String),
+    Incoming(Incoming),
+}
+
+/// What is to be done because of the time.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    Nothing,
+    Ping,
+}
+
+/// The client pings, and anything that comes shows that the server lives (engine.io-protocol revision 3, "Timeouts").
+#[derive(Debug)]
+struct Heartbeat {
+    interval: Duration,
+    timeout: Duration,
+    next_ping: Instant,
+    /// When the server must have shown life at last, while a ping is not answered.
+    dead_at: Option<Instant>,
+}
+
+impl Conversation {
+    pub(super) fn new() -> Self {
+        Self { stage: Stage::Opening }
+    }
+
+    /// Takes a text frame that came at `now`. After an error the connection is over.
+    pub(super) fn receive(&mut self, text: &str, now: Instant) -> Result<Received, Disconnect> {
+        if let Stage::Entering(heartbeat) | Stage::Inside(heartbeat) = &mut self.stage {
+            heartbeat.dead_at = None;
+        }
+        match EnginePacket::decode_text(text)? {
+            EnginePacket::Open(data) => {
+                let open = ServerOpen::decode(data)?;
+                if let Stage::Opening = self.stage {
+                    self.stage = Stage::Entering(Heartbeat::new(&open, now));
+                }
+                Ok(Received::Nothing)
+            }
+            EnginePacket::Close => Err(Disconnect::Closed(String::new())),
+            EnginePacket::Ping(data) => Ok(Received::Answer(format!("3{data}"))),
+            EnginePacket::Message(text) => self.receive_packet(SocketPacket::decode(text)?),
+            EnginePacket::Pong(_) | EnginePacket::BinaryMessage(_) | EnginePacket::Upgrade | EnginePacket::Noop => {
+                Ok(Received::Nothing)
+            }
+        }
+    }
+
+    /// When [`tick`](Self::tick) is to be called at the latest; `None` before the server has said how its heart beats.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match &self.stage {
+            Stage::Opening => None,
+            Stage::Entering(beat) | Stage::Inside(beat) => {
+                Some(beat.dead_at.map_or(beat.next_ping, |at| at.min(beat.next_ping)))
+            }
+        }
+    }
+
+    pub(super) fn tick(&mut self, now: Instant) -> Result<Due, Disconnect> {
+        match &mut self.stage {
+            Stage::Opening => Ok(Due::Nothing),
+            Stage::Entering(beat) | Stage::Inside(beat) => beat.tick(now),
+        }
+    }
+
+    fn receive_packet(&mut self, packet: SocketPacket<'_>) -> Result<Received, Disconnect> {
+        match packet {
+            SocketPacket::Connect { namespace } if namespace.is_root() => self.enter(),
+            SocketPacket::Disconnect { namespace } if namespace.is_root() => Err(Disconnect::Dismissed),
+            SocketPacket::Error { namespace, message } if namespace.is_root() => {
+                Err(Disconnect::Refused(message.to_owned()))
+            }
+            SocketPacket::Event { namespace, event, .. } if namespace.is_root() => {
+                Ok(Received::Incoming(Incoming::Event { name: event.name.into_owned(), args: owned(&event.args) }))
+            }
+            SocketPacket::Ack { namespace, ack, args } if namespace.is_root() => {
+                Ok(Received::Incoming(Incoming::Ack { id: ack.value(), args: owned(&args) }))
+            }
+            // Nothing here takes binary, and no other namespace was asked for.
+            SocketPacket::Connect { .. }
+            | SocketPacket::Disconnect { .. }
+            | SocketPacket::Error { .. }
+            | SocketPacket::Event { .. }
+            | SocketPacket::Ack { .. }
+            | SocketPacket::BinaryEvent { .. }
+            | SocketPacket::BinaryAck { .. } => Ok(Received::Nothing),
+        }
+    }
+
+    fn enter(&mut self) -> Result<Received, Disconnect> {
+        match std::mem::replace(&mut self.stage, Stage::Opening) {
+            // It was let in without having been told how the heart beats.
+            Stage::Opening => Err(ProtocolError::MalformedOpen.into()),
+            Stage::Entering(heartbeat) => {
+                self.stage = Stage::Inside(heartbeat);
+                Ok(Received::Entered)
+            }
+            stage @ Stage::Inside(_) => {
+                self.stage = stage;
+                Ok(Received::Nothing)
+            }
+        }
+    }
+}
+
+impl Heartbeat {
+    fn new(open: &ServerOpen, now: Instant) -> Self {
+        let interval = open.ping_interval.max(MIN_BEAT);
+        Self { interval, timeout: open.ping_timeout.max(MIN_BEAT), next_ping: now + interval, dead_at: None }
+    }
+
+    fn tick(&mut self, now: Instant) -> Result<Due, Disconnect> {
+        if self.dead_at.is_some_and(|at| at <= now) {
+            return Err(Disconnect::PingTimeout);
+        }
+        if now < self.next_ping {
+            return Ok(Due::Nothing);
+        }
+        self.next_ping = now + self.interval;
+        self.dead_at.get_or_insert(now + self.timeout);
+        Ok(Due::Ping)
+    }
+}
+
+fn owned(args: &[&RawValue]) -> Vec<Box<RawValue>> {
+    args.iter().map(|arg| (*arg).to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPEN: &str = r#"0{"sid":"x","upgrades":[],"pingInterval":25000,"pingTimeout":60000}"#;
+
+    fn inside(now: Instant) -> Conversation {
+        let mut conversation = Conversation::new();
+        assert!(matches!(conversation.receive(OPEN, now), Ok(Received::Nothing)));
+        assert!(matches!(conversation.receive("40", now), Ok(Received::Entered)));
+        conversation
+    }
+
+    fn after(start: Instant, seconds: u64) -> Instant {
+        start + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn pings_on_time_and_lives_as_long_as_anything_comes() {
+        let start = crate::clock::now();
+        let mut conversation = inside(start);
+        assert_eq!(conversation.deadline(), Some(after(start, 25)));
+        assert_eq!(conversation.tick(after(start, 24)), Ok(Due::Nothing));
+        assert_eq!(conversation.tick(after(start, 25)), Ok(Due::Ping));
+        assert_eq!(conversation.tick(after(start, 50)), Ok(Due::Ping), "though the first is not answered yet");
+        assert_eq!(conversation.deadline(), Some(after(start, 75)));
+        assert!(conversation.receive("3", after(start, 60)).is_ok());
+        assert_eq!(conversation.tick(after(start, 75)), Ok(Due::Ping));
+        assert!(conversation.receive(r#"42["/jobs",{}]"#, after(start, 99)).is_ok());
+        assert_eq!(conversation.tick(after(start, 100)), Ok(Due::Ping));
+        assert_eq!(conversation.tick(after(start, 125)), Ok(Due::Ping));
+        assert_eq!(conversation.tick(after(start, 150)), Ok(Due::Ping));
+        assert_eq!(conversation.deadline(), Some(after(start, 160)));
+        assert_eq!(conversation.tick(after(start, 160)), Err(Disconnect::PingTimeout));
+    }
+
+    #[test]
+    fn a_server_cannot_order_pings_without_pause() {
+        let start = crate::clock::now();
+        let mut conversation = Conversation::new();
+        let open = r#"0{"sid":"x","upgrades":[],"pingInterval":0,"pingTimeout":0}"#;
+        assert!(conversation.receive(open, start).is_ok());
+        assert_eq!(conversation.deadline(), Some(start + MIN_BEAT));
+    }
+
+    #[test]
+    fn packets_mean_what_the_protocol_says() {
+        let now = crate::clock::now();
+        let meaning = |text: &str| match inside(now).receive(text, now) {
+            Ok(Received::Incoming(Incoming::Event { name, args })) => {
+                format!("{name} {}", args.iter().map(|arg| arg.get()).collect::<Vec<_>>().join(" "))
+            }
+            Ok(Received::Incoming(Incoming::Ack { id, args })) => format!("ack {id} {}", args.len()),
+            Ok(Received::Answer(answer)) => format!("answer {answer}"),
+            Ok(Received::Entered) => "entered".to_owned(),
+            Ok(Received::Nothing) => "nothing".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        for (text, expected) in [
+            (r#"42["/jobs",{"a": 1},2]"#, r#"/jobs {"a": 1} 2"#),
+            (r#"4217["/jobs"]"#, "/jobs "),
+            (r#"43012["ok"]"#, "ack 12 1"),
+            ("40", "nothing"),
+            (OPEN, "nothing"),
+            ("2probe", "answer 3probe"),
+            ("3", "nothing"),
+            ("6", "nothing"),
+            (r#"42/admin,["/jobs"]"#, "nothing"),
+            (r#"451-["/jobs",{"_placeholder":true,"num":0}]"#, "nothing"),
+            ("1", "the server closed the connection"),
+            ("41", "the server sent the client away"),
+            (r#"44"too many""#, "the server refuses: \"too many\""),
+            ("42[{}]", "the server breaks the protocol: event name is not a string"),
+            ("x", "the server breaks the protocol: unknown engine.io packet type"),
+            ("", "the server breaks the protocol: packet is empty"),
+        ] {
+            assert_eq!(meaning(text), expected, "{text}");
+        }
+        assert!(matches!(Conversation::new().receive("40", now), Err(Disconnect::Protocol(_))));
+    }
+}

@@ -1,0 +1,221 @@
+//! Following a file that grows, without I/O: what to read next, and what was read, out in whole lines.
+
+/// Bytes of the file before the next one that are looked at again each time: where they are not what they were, another file
+/// has taken its place.
+const OVERLAP: u64 = 64;
+
+/// Bytes that are read at once.
+const MAX_READ: u64 = 256 * 1024;
+
+/// Bytes of one chunk of text.
+const MAX_CHUNK: usize = 64 * 1024;
+
+/// How often nothing has to come before the beginning of a line is told without its end.
+const PATIENCE: u32 = 5;
+
+/// A place in a file that is written by somebody else.
+#[derive(Debug)]
+pub(super) struct Tail {
+    /// The next byte to be read.
+    offset: u64,
+    /// The bytes right before it; `None` when they are not known yet.
+    before: Option<Vec<u8>>,
+    /// The beginning of a line of which the end has not come.
+    line: Vec<u8>,
+    quiet: u32,
+}
+
+/// What came of a read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// Text in whole lines, as far as there are line ends.
+    pub(super) chunks: Vec<String>,
+    /// Whether there may be more already.
+    pub(super) has_more: bool,
+}
+
+impl Tail {
+    /// Begins at the end of a file of this size.
+    pub(super) fn at_end(size: u64) -> Self {
+        Self { offset: size, before: (size == 0).then(Vec::new), line: Vec::new(), quiet: 0 }
+    }
+
+    /// Which bytes to read: from where, and at most how many.
+    pub(super) fn next_read(&self) -> (u64, u64) {
+        let overlap = self.overlap();
+        (self.offset - overlap, overlap + MAX_READ)
+    }
+
+    /// Takes what was read where [`next_read`](Self::next_read) said.
+    pub(super) fn take(&mut self, bytes: &[u8]) -> Progress {
+        let overlap = self.overlap() as usize;
+        let Some((before, new)) = bytes.split_at_checked(overlap) else { return self.restart() };
+        if self.before.as_ref().is_some_and(|known| known != before) {
+            return self.restart();
+        }
+        let kept = bytes.len() - bytes.len().min(OVERLAP as usize);
+        self.before = Some(bytes[kept..].to_vec());
+        self.offset += new.len() as u64;
+        if new.is_empty() {
+            return self.nothing_came();
+        }
+        self.quiet = 0;
+        self.line.extend_from_slice(new);
+        let chunks = self.take_lines();
+        Progress { chunks, has_more: new.len() as u64 >= MAX_READ }
+    }
+
+    /// The file ends before where the read began, or is gone.
+    pub(super) fn ended_before(&mut self) -> Progress {
+        if self.offset == 0 { self.nothing_came() } else { self.restart() }
+    }
+
+    fn overlap(&self) -> u64 {
+        self.offset.min(OVERLAP)
+    }
+
+    /// Another file is there now: all of it is new.
+    fn restart(&mut self) -> Progress {
+        let mut chunks = self.take_lines();
+        chunks.extend(self.take_rest());
+        (self.offset, self.before, self.quiet) = (0, Some(Vec::new()), 0);
+        Progress { chunks, has_more: true }
+    }
+
+    fn nothing_came(&mut self) -> Progress {
+        self.quiet = self.quiet.saturating_add(1);
+        let chunks = if self.quiet >= PATIENCE { self.take_rest().into_iter().collect() } else { Vec::new() };
+        Progress { chunks, has_more: false }
+    }
+
+    /// All that is complete, in chunks that end where lines do; where a line is longer than a chunk, where characters do.
+    fn take_lines(&mut self) -> Vec<String> {
+        let mut chunks = Vec::new();
+        let mut rest = self.line.as_slice();
+        loop {
+            let window = &rest[..rest.len().min(MAX_CHUNK)];
+            let end = match window.iter().rposition(|&byte| byte == b'\n') {
+                Some(end) => end + 1,
+                None if window.len() < MAX_CHUNK => break,
+                None => end_of_character(window),
+            };
+            let (chunk, after) = rest.split_at(end);
+            chunks.push(String::from_utf8_lossy(chunk).into_owned());
+            rest = after;
+        }
+        self.line = rest.to_vec();
+        chunks
+    }
+
+    fn take_rest(&mut self) -> Option<String> {
+        let rest = std::mem::take(&mut self.line);
+        (!rest.is_empty()).then(|| String::from_utf8_lossy(&rest).into_owned())
+    }
+}
+
+/// Where to cut so that no character is cut in two.
+fn end_of_character(bytes: &[u8]) -> usize {
+    match std::str::from_utf8(bytes) {
+        Err(error) if error.error_len().is_none() && error.valid_up_to() > 0 => error.valid_up_to(),
+        Ok(_) | Err(_) => bytes.len(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads from `file` what the tail wants until it has all; all chunks.
+    fn read(tail: &mut Tail, file: &[u8]) -> Vec<String> {
+        let mut chunks = Vec::new();
+        for _ in 0..10_000 {
+            let (from, length) = tail.next_read();
+            let progress = match file.get(from as usize..) {
+                Some(rest) if !rest.is_empty() => tail.take(&rest[..rest.len().min(length as usize)]),
+                _ => tail.ended_before(),
+            };
+            chunks.extend(progress.chunks);
+            if !progress.has_more {
+                return chunks;
+            }
+        }
+        panic!("the tail never has all");
+    }
+
+    #[test]
+    fn only_what_is_new_in_whole_lines() {
+        let mut file = b"old 1\nold 2\n".to_vec();
+        let mut tail = Tail::at_end(file.len() as u64);
+        assert_eq!(read(&mut tail, &file), [""; 0]);
+        file.extend_from_slice(b"new 1\nnew");
+        assert_eq!(read(&mut tail, &file), ["new 1\n"]);
+        assert_eq!(read(&mut tail, &file), [""; 0]);
+        file.extend_from_slice(" 2 \u{1f3ac}\nnew 3\n".as_bytes());
+        assert_eq!(read(&mut tail, &file), ["new 2 \u{1f3ac}\nnew 3\n"]);
+    }
+
+    #[test]
+    fn a_log_that_begins_later_is_told_whole() {
+        let mut tail = Tail::at_end(0);
+        assert_eq!(read(&mut tail, b""), [""; 0]);
+        assert_eq!(read(&mut tail, b"first\n"), ["first\n"]);
+        assert_eq!(read(&mut tail, b"first\nsecond\n"), ["second\n"]);
+    }
+
+    #[test]
+    fn another_file_in_its_place_is_told_from_its_beginning() {
+        let old = b"the log of the first attempt, which failed\nafter a while\n".repeat(10);
+        for new in [&b""[..], b"x\n", b"the log of the second attempt\n", &b"a longer one\n".repeat(1000)] {
+            let mut tail = Tail::at_end(0);
+            read(&mut tail, &old);
+            assert_eq!(read(&mut tail, new).concat().as_bytes(), new);
+            let more = [new, b"and more\n"].concat();
+            assert_eq!(read(&mut tail, &more), ["and more\n"]);
+        }
+    }
+
+    #[test]
+    fn chunks_are_bounded_and_nothing_is_lost() {
+        let lines: String = (0..100_000).map(|number| format!("line {number} \u{e9}\u{1f3ac}\n")).collect();
+        let one_line = "\u{1f3ac}".repeat(100_000) + "\n";
+        for text in [lines, one_line] {
+            let mut tail = Tail::at_end(0);
+            let chunks = read(&mut tail, text.as_bytes());
+            assert!(chunks.iter().all(|chunk| chunk.len() <= MAX_CHUNK));
+            assert_eq!(chunks.concat(), text);
+        }
+    }
+
+    #[test]
+    fn whatever_the_pieces_nothing_is_lost_or_doubled() {
+        let text: String = (0..2000).map(|number| format!("{number} {}\n", "é🎬".repeat(number % 30))).collect();
+        let mut rng = fastrand::Rng::with_seed(7);
+        for _ in 0..20 {
+            let (mut tail, mut size, mut told) = (Tail::at_end(0), 0, String::new());
+            while size < text.len() {
+                size = (size + rng.usize(1..2000)).min(text.len());
+                let chunks = read(&mut tail, &text.as_bytes()[..size]);
+                told.extend(chunks);
+                assert!(told.is_empty() || told.ends_with('\n'));
+            }
+            assert_eq!(told, text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_utf_8_is_replaced() {
+        let mut tail = Tail::at_end(0);
+        assert_eq!(read(&mut tail, b"a\xffb\n"), ["a\u{fffd}b\n"]);
+        let binary = [0xff_u8; 3 * MAX_CHUNK];
+        assert_eq!(read(&mut tail, &[&b"a\xffb\n"[..], &binary].concat()).len(), 3);
+    }
+
+    #[test]
+    fn a_line_without_end_is_told_after_a_while() {
+        let mut tail = Tail::at_end(0);
+        assert_eq!(read(&mut tail, b"no end"), [""; 0]);
+        let told: Vec<String> = (0..PATIENCE).flat_map(|_| read(&mut tail, b"no end")).collect();
+        assert_eq!(told, ["no end"]);
+        assert_eq!(read(&mut tail, b"no end of it\n"), [" of it\n"]);
+    }
+}

@@ -1,0 +1,209 @@
+//! The hand-off between those who fill outboxes and the worker threads that flush them.
+//!
+//! Whoever adds to an outbox that nobody looks after puts its slot on the list of its worker. A worker takes its whole list
+//! at once, so while it flushes, any number of broadcasts cost one list entry a client and at most one wake.
+
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+};
+
+use tokio::sync::Notify;
+
+use crate::disconnect::Disconnect;
+
+/// How far publishing may run ahead of flushing, in bytes of distinct frames. More would only fill memory: a worker that
+/// comes around writes at most 256 KiB to a client at once.
+const WINDOW: u64 = 1 << 20;
+
+/// Worker threads that a server may have, with those that took the place of failed ones.
+const MAX_WORKERS: usize = 64;
+
+/// A worker thread, by its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkerId(u16);
+
+/// Where an outbox is flushed: a slot of a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Home {
+    pub worker: WorkerId,
+    pub slot: u32,
+}
+
+/// All workers' lists.
+#[derive(Debug)]
+pub struct Workers {
+    lists: Box<[List]>,
+    claimed: AtomicUsize,
+    published: AtomicU64,
+    progress: Notify,
+    closing: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct List {
+    dirty: Mutex<Dirty>,
+    wake: Notify,
+    /// What of `published` this worker has flushed to all its clients that were not blocked.
+    flushed: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Dirty {
+    slots: Vec<u32>,
+    /// The worker waits to be woken. Set under the same lock as the list is read, so no wake is lost.
+    asleep: bool,
+    close: Option<Disconnect>,
+}
+
+/// What a worker has to do.
+#[derive(Debug, Clone, Copy)]
+pub struct Taken {
+    /// To be told to [`Workers::flushed`] when the slots are.
+    pub published: u64,
+    /// Close everyone, for this reason.
+    pub close: Option<Disconnect>,
+}
+
+impl Workers {
+    pub fn new() -> Self {
+        Self {
+            lists: (0..MAX_WORKERS).map(|_| List::default()).collect(),
+            claimed: AtomicUsize::new(0),
+            published: AtomicU64::new(0),
+            progress: Notify::new(),
+            closing: AtomicBool::new(false),
+        }
+    }
+
+    /// A list for the calling worker; `None` when there are none left.
+    pub fn claim(&self) -> Option<WorkerId> {
+        let number = self.claimed.fetch_add(1, Ordering::Relaxed);
+        (number < self.lists.len()).then_some(WorkerId(number as u16))
+    }
+
+    /// Puts one slot on its worker's list.
+    pub fn mark(&self, home: Home) {
+        self.list(home.worker).add(&self.published, |dirty| dirty.slots.push(home.slot));
+    }
+
+    /// Puts all of `marks` on their workers' lists, with at most one wake each, and leaves `marks` empty.
+    pub fn mark_all(&self, marks: &mut Marks) {
+        for (list, slots) in self.lists.iter().zip(&mut marks.slots) {
+            if !slots.is_empty() {
+                list.add(&self.published, |dirty| dirty.slots.append(slots));
+            }
+        }
+    }
+
+    /// The slots that were marked since the last call, in `slots`, whose old content is dropped. Waits until there is something
+    /// to do.
+    pub async fn take(&self, worker: WorkerId, slots: &mut Vec<u32>) -> Taken {
+        slots.clear();
+        let list = self.list(worker);
+        loop {
+            {
+                let mut dirty = list.lock();
+                if !dirty.slots.is_empty() || dirty.close.is_some() {
+                    std::mem::swap(&mut dirty.slots, slots);
+                    return Taken { published: self.published.load(Ordering::Acquire), close: dirty.close.take() };
+                }
+                dirty.asleep = true;
+            }
+            list.wake.notified().await;
+        }
+    }
+
+    /// Has every worker close all its connections once what waits for them is sent.
+    pub fn close_all(&self, reason: Disconnect) {
+        // Whoever comes after a worker has closed all sees this.
+        self.closing.store(true, Ordering::SeqCst);
+        for list in &self.lists {
+            list.add(&self.published, |dirty| dirty.close = Some(reason));
+        }
+    }
+
+    /// Whether all connections were told to close: nobody new shall be let in.
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::SeqCst)
+    }
+
+    /// The worker has been around all slots it took.
+    pub fn flushed(&self, worker: WorkerId, published: u64) {
+        self.list(worker).flushed.store(published, Ordering::Release);
+        self.progress.notify_one();
+    }
+
+    /// Counts a broadcast of `bytes`. Returns whether publishing now runs too far ahead of the workers.
+    pub fn published(&self, bytes: usize) -> bool {
+        self.published.fetch_add(bytes as u64, Ordering::AcqRel);
+        self.is_ahead()
+    }
+
+    /// Returns when the workers have caught up. One caller at a time.
+    pub async fn caught_up(&self) {
+        while self.is_ahead() {
+            self.progress.notified().await;
+        }
+    }
+
+    fn is_ahead(&self) -> bool {
+        let published = self.published.load(Ordering::Acquire);
+        let claimed = self.claimed.load(Ordering::Relaxed).min(self.lists.len());
+        self.lists[..claimed].iter().any(|list| {
+            let behind = published.saturating_sub(list.flushed.load(Ordering::Acquire));
+            behind > WINDOW && !list.lock().asleep
+        })
+    }
+
+    fn list(&self, worker: WorkerId) -> &List {
+        &self.lists[usize::from(worker.0)]
+    }
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl List {
+    /// A worker that slept was behind with nothing, whatever was published meanwhile.
+    fn add(&self, published: &AtomicU64, add: impl FnOnce(&mut Dirty)) {
+        let was_asleep = {
+            let mut dirty = self.lock();
+            add(&mut dirty);
+            std::mem::take(&mut dirty.asleep)
+        };
+        if was_asleep {
+            self.flushed.store(published.load(Ordering::Acquire), Ordering::Release);
+            self.wake.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Dirty> {
+        self.dirty.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Slots that a broadcast made dirty, by worker.
+#[derive(Debug)]
+pub struct Marks {
+    slots: Vec<Vec<u32>>,
+}
+
+impl Marks {
+    pub fn new() -> Self {
+        Self { slots: (0..MAX_WORKERS).map(|_| Vec::new()).collect() }
+    }
+
+    pub fn add(&mut self, home: Home) {
+        self.slots[usize::from(home.worker.0)].push(home.slot);
+    }
+}
+
+impl Default for Marks {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,446 @@
+//! What waits for one client, between the registry that fills it and the transport that empties it.
+
+mod dirty;
+mod queue;
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+pub use self::dirty::{Home, Marks, WorkerId, Workers};
+use self::queue::Queue;
+use crate::{disconnect::Disconnect, frame::Frame};
+
+/// How much may wait for a client that does not read. A client that reads is never held to it.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of all waiting frames, for a client that takes nothing; [`READER_SHARE`] times as much for one that does.
+    pub bytes: usize,
+    /// How long the oldest frame may wait, and the client may take nothing while something waits.
+    pub age: Duration,
+    /// A client whose oldest frame has waited for longer lags: newer states take the place of older ones. One that took nothing
+    /// for longer counts as one that does not read.
+    pub lag: Duration,
+}
+
+/// A client that reads, only slower than the farm talks, may have so many times more waiting than one that does not: its frames
+/// are shared with others, and the age of the oldest bounds it too.
+pub const READER_SHARE: usize = 16;
+
+/// The place of a broadcast in the registry's one order; starts at 1.
+pub type Seq = u64;
+
+/// A bounded queue of shared frames.
+///
+/// INVARIANT: frames leave in the order in which they came, and broadcasts come in the order of their numbers: one whose
+/// number is not higher than the last one taken is dropped. So a broadcast that is tried again reaches nobody twice.
+#[derive(Debug)]
+pub struct Outbox {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    queue: Queue,
+    last_seq: Seq,
+    home: Option<Home>,
+    attention: Attention,
+    phase: Phase,
+}
+
+/// Who will look at the queue next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Attention {
+    /// Nobody: who adds something must mark the home slot.
+    Idle,
+    /// The flusher: the slot is on its list.
+    Marked,
+    /// The transport, once it can send again: it marks the slot itself then.
+    Blocked,
+}
+
+/// Whether an outbox takes and gives anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    Open,
+    /// What waits is still sent, then the transport closes. Nothing new is taken.
+    Closing(Disconnect),
+    /// What waited is gone.
+    Closed(Disconnect),
+}
+
+/// What became of a pushed frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Push {
+    /// It waits; whoever flushes this outbox knows.
+    Queued,
+    /// It waits, and this slot must be marked.
+    QueuedUnseen(Home),
+    /// It waits in the place of an older state of the same entity.
+    Coalesced,
+    /// It is not taken: the outbox had this broadcast already, or takes nothing any more.
+    Dropped,
+    /// The client reads too slowly: it is evicted, its frames are dropped, and this slot must be marked.
+    Evicted(Option<Home>),
+}
+
+/// What there is to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiting {
+    /// Nothing; the next push marks the slot.
+    Nothing,
+    /// Some frames, now copied.
+    Frames,
+    /// Everything is sent, the transport shall close.
+    Close(Disconnect),
+    /// The transport shall be dropped at once.
+    Drop(Disconnect),
+}
+
+impl Outbox {
+    /// An empty outbox that nobody flushes yet.
+    pub fn new() -> Self {
+        Self {
+            state: Mutex::new(State {
+                queue: Queue::default(),
+                last_seq: 0,
+                home: None,
+                attention: Attention::Idle,
+                phase: Phase::Open,
+            }),
+        }
+    }
+
+    /// Adds a broadcast. A client that is blocked and over the limits is evicted instead.
+    pub fn push(&self, seq: Seq, frame: &Arc<Frame>, limits: &Limits) -> Push {
+        let mut state = self.lock();
+        if seq <= state.last_seq {
+            return Push::Dropped;
+        }
+        let pushed = state.push(frame, limits);
+        // Only now: what failed on the way is tried again.
+        state.last_seq = seq;
+        pushed
+    }
+
+    /// Adds a frame that only this client gets.
+    pub fn push_direct(&self, frame: &Arc<Frame>, limits: &Limits) -> Push {
+        self.lock().push(frame, limits)
+    }
+
+    /// From now on `home` flushes this outbox. Returns whether something waits already.
+    pub fn attach(&self, home: Home) -> bool {
+        let mut state = self.lock();
+        state.home = Some(home);
+        state.attention = Attention::Idle;
+        !state.queue.is_empty() || state.phase != Phase::Open
+    }
+
+    /// Ends the session once what waits is sent. Returns the slot to mark.
+    pub fn close(&self, reason: Disconnect) -> Option<Home> {
+        let mut state = self.lock();
+        if state.phase == Phase::Open {
+            state.phase = Phase::Closing(reason);
+        }
+        state.mark()
+    }
+
+    /// Ends the session now and forgets what waits. Returns the slot to mark.
+    pub fn drop_all(&self, reason: Disconnect) -> Option<Home> {
+        self.lock().evict(reason)
+    }
+
+    /// The slot to mark where somebody may have failed between adding and marking. Once too often does no harm.
+    pub fn remark(&self) -> Option<Home> {
+        let state = self.lock();
+        if state.attention == Attention::Marked { state.home } else { None }
+    }
+
+    /// Evicts a client that has not read for longer than the limit allows. Returns the slot to mark.
+    pub fn evict_overdue(&self, now: Instant, limits: &Limits) -> Option<Home> {
+        let mut state = self.lock();
+        let overdue = state.attention == Attention::Blocked && state.queue.waited(now) > limits.age;
+        if overdue { state.evict(Disconnect::TooSlow) } else { None }
+    }
+
+    /// Copies what waits to the end of `scratch`, until that holds `limit` bytes or more. It stays in the outbox until
+    /// [`advance`](Self::advance) says that it was written.
+    pub fn copy_to(&self, scratch: &mut Vec<u8>, limit: usize) -> Waiting {
+        let mut state = self.lock();
+        match state.phase {
+            Phase::Closed(reason) => return Waiting::Drop(reason),
+            Phase::Closing(reason) if state.queue.is_empty() => return Waiting::Close(reason),
+            Phase::Open if state.queue.is_empty() => {
+                state.attention = Attention::Idle;
+                return Waiting::Nothing;
+            }
+            Phase::Open | Phase::Closing(_) => {}
+        }
+        state.queue.copy_to(scratch, limit);
+        state.attention = Attention::Marked;
+        Waiting::Frames
+    }
+
+    /// Takes out what was written: `bytes` of what [`copy_to`](Self::copy_to) gave. Returns what to do next.
+    pub fn advance(&self, bytes: usize, now: Instant) -> Next {
+        let mut state = self.lock();
+        state.queue.advance(bytes, now);
+        if !state.queue.is_empty() || state.phase != Phase::Open {
+            return Next::Again;
+        }
+        state.attention = Attention::Idle;
+        Next::Done
+    }
+
+    /// Takes out what waits, as far as `limit` bytes or one frame, and appends it to `body` in the text framing of a polling
+    /// request. Until the next request asks, the client counts as blocked; unless there is nothing: then this one waits, and
+    /// the next push marks the slot.
+    pub fn take_polling(&self, body: &mut Vec<u8>, limit: usize, now: Instant) -> Waiting {
+        let mut state = self.lock();
+        let taken = state.queue.take_polling(body, limit, now);
+        match state.phase {
+            Phase::Closed(reason) => Waiting::Drop(reason),
+            Phase::Closing(reason) if state.queue.is_empty() => Waiting::Close(reason),
+            Phase::Open if !taken => {
+                state.attention = Attention::Idle;
+                Waiting::Nothing
+            }
+            Phase::Open | Phase::Closing(_) => {
+                state.attention = Attention::Blocked;
+                Waiting::Frames
+            }
+        }
+    }
+
+    /// The transport takes no more; it marks the slot when it does again.
+    pub fn block(&self, now: Instant) {
+        let mut state = self.lock();
+        state.attention = Attention::Blocked;
+        state.queue.blocked(now);
+    }
+
+    pub fn phase(&self) -> Phase {
+        self.lock().phase
+    }
+
+    /// Bytes that wait.
+    pub fn backlog(&self) -> usize {
+        self.lock().queue.bytes()
+    }
+
+    /// A panic elsewhere while the lock was held left a state whose every step is complete, so it is used on.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What to do after some bytes were written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing waits.
+    Done,
+    /// There is more to write, or the transport shall end.
+    Again,
+}
+
+impl State {
+    fn push(&mut self, frame: &Arc<Frame>, limits: &Limits) -> Push {
+        if self.phase != Phase::Open {
+            return Push::Dropped;
+        }
+        if self.attention == Attention::Blocked {
+            return self.push_to_blocked(frame, limits);
+        }
+        self.queue.push(frame.clone());
+        match self.mark() {
+            Some(home) => Push::QueuedUnseen(home),
+            None => Push::Queued,
+        }
+    }
+
+    /// Only a client that does not read is held to the limits: what waits for one that does waits for us.
+    fn push_to_blocked(&mut self, frame: &Arc<Frame>, limits: &Limits) -> Push {
+        let now = frame.published();
+        // A client that polls may have been blocked with nothing to take.
+        self.queue.blocked(now);
+        let lags = self.queue.age(now) > limits.lag;
+        let coalesced = lags && self.queue.replace(frame);
+        if !coalesced {
+            self.queue.push(frame.clone());
+        }
+        let stalls = self.queue.took_nothing_for(now) > limits.lag;
+        let max_bytes = if stalls { limits.bytes } else { limits.bytes.saturating_mul(READER_SHARE) };
+        if self.queue.bytes() > max_bytes || self.queue.waited(now) > limits.age {
+            return Push::Evicted(self.evict(Disconnect::TooSlow));
+        }
+        if coalesced { Push::Coalesced } else { Push::Queued }
+    }
+
+    /// The slot to mark, if nobody looks after this queue.
+    fn mark(&mut self) -> Option<Home> {
+        if self.attention != Attention::Idle {
+            return None;
+        }
+        let home = self.home?;
+        self.attention = Attention::Marked;
+        Some(home)
+    }
+
+    /// A closed outbox is looked at once more by the flusher, blocked or not.
+    fn evict(&mut self, reason: Disconnect) -> Option<Home> {
+        if matches!(self.phase, Phase::Closed(_)) {
+            return None;
+        }
+        self.phase = Phase::Closed(reason);
+        self.queue = Queue::default();
+        self.attention = Attention::Marked;
+        self.home
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    const LIMITS: Limits = Limits { bytes: 100, age: Duration::from_secs(10), lag: Duration::from_secs(1) };
+
+    fn frame(published: Instant, text: &str) -> Arc<Frame> {
+        Frame::text(published, |out| out.extend_from_slice(text.as_bytes()))
+    }
+
+    fn attached(workers: &Workers) -> (Outbox, Home) {
+        let home = Home { worker: workers.claim().unwrap(), slot: 7 };
+        let outbox = Outbox::new();
+        assert!(!outbox.attach(home));
+        (outbox, home)
+    }
+
+    #[test]
+    fn a_broadcast_is_taken_once() {
+        let outbox = Outbox::new();
+        let now = clock::now();
+        assert_eq!(outbox.push(1, &frame(now, "a"), &LIMITS), Push::Queued);
+        assert_eq!(outbox.push(1, &frame(now, "a"), &LIMITS), Push::Dropped);
+        assert_eq!(outbox.push(3, &frame(now, "c"), &LIMITS), Push::Queued);
+        assert_eq!(outbox.push(2, &frame(now, "b"), &LIMITS), Push::Dropped);
+        let mut written = Vec::new();
+        assert_eq!(outbox.copy_to(&mut written, 100), Waiting::Frames);
+        assert_eq!(written, b"\x81\x01a\x81\x01c");
+    }
+
+    #[test]
+    fn its_slot_is_marked_once_until_it_is_empty() {
+        let (outbox, home) = attached(&Workers::new());
+        let now = clock::now();
+        assert_eq!(outbox.push(1, &frame(now, "a"), &LIMITS), Push::QueuedUnseen(home));
+        assert_eq!(outbox.push(2, &frame(now, "b"), &LIMITS), Push::Queued);
+        assert_eq!(outbox.copy_to(&mut Vec::new(), 100), Waiting::Frames);
+        assert_eq!(outbox.push(3, &frame(now, "c"), &LIMITS), Push::Queued);
+        assert_eq!(outbox.advance(6, now), Next::Again);
+        assert_eq!(outbox.advance(3, now), Next::Done);
+        assert_eq!(outbox.push(4, &frame(now, "d"), &LIMITS), Push::QueuedUnseen(home));
+    }
+
+    #[test]
+    fn who_reads_is_never_evicted_and_who_does_not_is() {
+        let (outbox, home) = attached(&Workers::new());
+        let now = clock::now();
+        let long = frame(now, &"x".repeat(90));
+        assert_eq!(outbox.push(1, &long, &LIMITS), Push::QueuedUnseen(home));
+        assert_eq!(outbox.push(2, &long, &LIMITS), Push::Queued, "the flusher has not come by yet");
+        outbox.advance(92, now);
+        outbox.block(now);
+        let later = now + LIMITS.lag;
+        assert_eq!(outbox.push(3, &frame(later, "too much"), &LIMITS), Push::Queued, "it took something a second ago");
+        let later = later + Duration::from_millis(1);
+        assert_eq!(outbox.push(4, &frame(later, "x"), &LIMITS), Push::Evicted(Some(home)));
+        assert_eq!(outbox.push(5, &frame(later, "x"), &LIMITS), Push::Dropped);
+        assert_eq!(outbox.copy_to(&mut Vec::new(), 100), Waiting::Drop(Disconnect::TooSlow));
+        assert_eq!(outbox.backlog(), 0);
+    }
+
+    #[test]
+    fn who_reads_slowly_is_bounded_too() {
+        let (outbox, home) = attached(&Workers::new());
+        let now = clock::now();
+        let long = frame(now, &"x".repeat(98));
+        outbox.push(1, &long, &LIMITS);
+        outbox.block(now);
+        for seq in 2..=READER_SHARE as Seq {
+            assert_eq!(outbox.push(seq, &long, &LIMITS), Push::Queued);
+        }
+        assert_eq!(outbox.push(100, &long, &LIMITS), Push::Evicted(Some(home)));
+    }
+
+    #[test]
+    fn who_takes_nothing_for_too_long_is_evicted() {
+        let (outbox, home) = attached(&Workers::new());
+        let now = clock::now();
+        outbox.push(1, &frame(now, "a"), &LIMITS);
+        outbox.block(now);
+        assert_eq!(outbox.evict_overdue(now + LIMITS.age, &LIMITS), None);
+        assert_eq!(outbox.evict_overdue(now + LIMITS.age + Duration::from_millis(1), &LIMITS), Some(home));
+    }
+
+    #[test]
+    fn who_polls_is_blocked_between_two_polls() {
+        let (outbox, home) = attached(&Workers::new());
+        let now = clock::now();
+        let poll = |now| {
+            let mut body = Vec::new();
+            (outbox.take_polling(&mut body, 8, now), String::from_utf8(body).unwrap())
+        };
+        assert_eq!(poll(now), (Waiting::Nothing, String::new()));
+        assert_eq!(outbox.push(1, &frame(now, "6aa"), &LIMITS), Push::QueuedUnseen(home), "a poll waits");
+        assert_eq!(poll(now), (Waiting::Frames, "3:6aa".to_owned()));
+        for (seq, text) in [(2, "6bbbbbbbbb"), (3, "6c"), (4, "6d"), (5, "6e")] {
+            assert_eq!(outbox.push(seq, &frame(now, text), &LIMITS), Push::Queued);
+        }
+        assert_eq!(poll(now), (Waiting::Frames, "10:6bbbbbbbbb".to_owned()), "one at least");
+        assert_eq!(poll(now), (Waiting::Frames, "2:6c2:6d".to_owned()));
+        let later = now + LIMITS.age + Duration::from_millis(1);
+        assert_eq!(outbox.evict_overdue(now + LIMITS.age, &LIMITS), None);
+        assert_eq!(outbox.evict_overdue(later, &LIMITS), Some(home));
+    }
+
+    #[test]
+    fn who_does_not_come_back_is_overdue_from_the_first_that_waits() {
+        let (outbox, home) = attached(&Workers::new());
+        let now = clock::now();
+        outbox.push(1, &frame(now, "6"), &LIMITS);
+        outbox.take_polling(&mut Vec::new(), 8, now);
+        let much_later = now + LIMITS.age * 3;
+        assert_eq!(outbox.evict_overdue(much_later, &LIMITS), None, "nothing waits");
+        assert_eq!(outbox.push(2, &frame(much_later, "6"), &LIMITS), Push::Queued);
+        assert_eq!(outbox.evict_overdue(much_later + LIMITS.age * 2, &LIMITS), Some(home));
+    }
+
+    #[test]
+    fn what_waits_is_sent_before_it_closes() {
+        let (outbox, _) = attached(&Workers::new());
+        let now = clock::now();
+        outbox.push(1, &frame(now, "a"), &LIMITS);
+        assert_eq!(outbox.close(Disconnect::ServerShutdown), None, "its slot is marked already");
+        assert_eq!(outbox.push(2, &frame(now, "b"), &LIMITS), Push::Dropped);
+        assert_eq!(outbox.copy_to(&mut Vec::new(), 100), Waiting::Frames);
+        assert_eq!(outbox.advance(3, now), Next::Again);
+        assert_eq!(outbox.copy_to(&mut Vec::new(), 100), Waiting::Close(Disconnect::ServerShutdown));
+    }
+
+    #[test]
+    fn what_was_pushed_before_there_was_a_home_waits_for_it() {
+        let workers = Workers::new();
+        let home = Home { worker: workers.claim().unwrap(), slot: 0 };
+        let outbox = Outbox::new();
+        assert_eq!(outbox.push(1, &frame(clock::now(), "a"), &LIMITS), Push::Queued);
+        assert!(outbox.attach(home));
+    }
+}

@@ -1,0 +1,213 @@
+//! The browsers' listener: HTTP, and WebSockets taken over from it. The only code that knows HTTP and frames on this side.
+
+mod frames;
+mod handshake;
+mod polling;
+mod upgrade;
+mod websocket;
+mod worker;
+
+use std::{io, net::TcpListener, pin::Pin, rc::Rc, sync::Arc, time::Duration};
+
+use actix_codec::Framed;
+use actix_http::{HttpService, Request, Response, StatusCode, body::BodySize, h1, header, ws};
+use actix_rt::net::TcpStream;
+use actix_server::Server;
+use actix_service::{fn_service, map_config};
+use actix_web::{App, HttpResponse, dev::AppConfig, web};
+use bytes::Bytes;
+use futures_util::SinkExt;
+
+pub use self::handshake::{Origins, parse_origin, parse_path};
+use self::{
+    frames::Messages,
+    handshake::Refusal,
+    polling::{Pollers, Probe, ProbeError},
+    websocket::Opened,
+    worker::Worker,
+};
+use crate::{
+    actors::{Hub, messages::TakeCensus},
+    protocol::{HandshakeError, HandshakeQuery, TransportName},
+    proxy::{self, Proxy, Upstream},
+    stats::{Gauge, Presence, Source},
+};
+
+/// Where the server says whether it is well.
+const HEALTH_PATH: &str = "/healthz";
+
+/// How long the registry may take to answer before the server calls itself unhealthy.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Connections that the kernel holds until they are accepted: a whole farm's browsers come back at once.
+const BACKLOG: u32 = 4096;
+
+/// How the browsers' listener behaves.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where Socket.IO lives, as [`parse_path`] gives it; a slash may follow.
+    pub path: String,
+    pub workers: usize,
+    pub origins: Origins,
+    pub max_sessions: usize,
+    /// Bytes of a browser's message.
+    pub max_message: usize,
+    /// How long a request's head may take to arrive.
+    pub handshake_timeout: Duration,
+    /// Where requests go that are not ours; without it they are not found.
+    pub proxy: Option<Proxy>,
+}
+
+/// What all requests of browsers come through.
+struct Door {
+    hub: Arc<Hub>,
+    options: Options,
+    pollers: Pollers,
+}
+
+impl Door {
+    /// Lets a new session in, on the current worker.
+    fn enter(&self, kind: &'static Gauge) -> Result<(Rc<Worker>, Presence), Refusal> {
+        if self.hub.workers.is_closing() {
+            return Err(Refusal::Stopping);
+        }
+        let others = self.hub.stats.sessions().saturating_sub(kind.get());
+        let presence = kind.enter(self.options.max_sessions.saturating_sub(others)).ok_or(Refusal::Full)?;
+        Ok((self.worker()?, presence))
+    }
+
+    fn worker(&self) -> Result<Rc<Worker>, Refusal> {
+        Worker::current(&self.hub).ok_or(Refusal::Full)
+    }
+}
+
+/// Serves browsers on `listener` until the server is stopped.
+pub fn serve(hub: Arc<Hub>, options: Options, listener: TcpListener) -> io::Result<Server> {
+    let server = Server::build().workers(options.workers).backlog(BACKLOG).disable_signals().shutdown_timeout(1);
+    let door = Arc::new(Door { hub, options, pollers: Pollers::default() });
+    let server = server.listen("browsers", listener, move || {
+        let path = &door.options.path;
+        let upstream = door.options.proxy.as_ref().map(|proxy| Rc::new(proxy.upstream()));
+        let app = App::new()
+            .app_data(web::Data::from(door.clone()))
+            .route(HEALTH_PATH, web::get().to(health))
+            .route(path, web::route().to(polling::serve))
+            .route(&format!("{path}/"), web::route().to(polling::serve));
+        let app = match upstream.clone() {
+            Some(upstream) => app.app_data(upstream).default_service(web::to(proxy::forward)),
+            None => app.default_service(web::to(HttpResponse::NotFound)),
+        };
+        let upgrade_door = door.clone();
+        HttpService::build()
+            .client_request_timeout(door.options.handshake_timeout)
+            // A browser that closes its end is gone, and so is the session of its waiting poll; nor does the Manager have to
+            // answer it any more.
+            .h1_allow_half_closed(false)
+            .upgrade(fn_service(move |(request, framed)| {
+                upgrade(upgrade_door.clone(), upstream.clone(), request, framed)
+            }))
+            .finish(map_config(app, |_| AppConfig::default()))
+            .tcp()
+    })?;
+    Ok(server.run())
+}
+
+/// Green while the registry answers, also while the Manager is away.
+async fn health(door: web::Data<Door>) -> HttpResponse {
+    let answer = door.hub.registry.send(TakeCensus { rooms: false });
+    match actix_rt::time::timeout(HEALTH_TIMEOUT, answer).await {
+        Ok(Ok(_)) => {
+            let manager = door.hub.stats.source(Source::Relay).state();
+            let manager = manager.map_or_else(String::new, |state| format!("manager: {}\n", state.as_str()));
+            HttpResponse::Ok().content_type("text/plain").body(format!("ok\n{manager}"))
+        }
+        Ok(Err(_)) | Err(_) => {
+            HttpResponse::ServiceUnavailable().content_type("text/plain").body("the room registry does not answer\n")
+        }
+    }
+}
+
+/// A request to become a WebSocket. The connection is served by a task of its own, so that what HTTP needed for it is freed.
+async fn upgrade(
+    door: Arc<Door>,
+    upstream: Option<Rc<Upstream>>,
+    request: Request,
+    mut framed: Framed<TcpStream, h1::Codec>,
+) -> Result<(), actix_web::Error> {
+    if request.path().trim_end_matches('/') != door.options.path {
+        if let Some(upstream) = upstream {
+            return upstream.tunnel(request, framed).await;
+        }
+        return answer(framed, StatusCode::NOT_FOUND, "text/plain", "there is no WebSocket here\n".into()).await;
+    }
+    let (arrival, response) = match admit(&door, &request) {
+        Ok(admitted) => admitted,
+        Err(refusal) => {
+            refusal.counted().into_iter().for_each(|reason| door.hub.stats.refused(reason).add(1));
+            return answer(framed, refusal.status(), refusal.content_type(), refusal.text().into_owned().into()).await;
+        }
+    };
+    Pin::new(&mut framed).write(h1::Message::Item((response, BodySize::None)))?;
+    let parts = framed.into_parts();
+    let mut messages = Messages::new(door.options.max_message);
+    messages.extend(&parts.read_buf);
+    let opened = Opened { stream: parts.io, greeting: parts.write_buf.to_vec(), messages };
+    match arrival {
+        Arrival::New(worker, presence) => websocket::serve(&door.hub, &worker, opened, presence),
+        Arrival::Poller(worker, probe) => {
+            actix_rt::spawn(upgrade::serve(door.hub.clone(), worker, opened, probe));
+        }
+    }
+    Ok(())
+}
+
+/// Whose WebSocket it is.
+enum Arrival {
+    New(Rc<Worker>, Presence),
+    Poller(Rc<Worker>, Probe),
+}
+
+fn admit(door: &Arc<Door>, request: &Request) -> Result<(Arrival, Response<()>), Refusal> {
+    handshake::origin(request.head(), &door.options.origins)?;
+    let query = HandshakeQuery::parse(request.uri().query().unwrap_or_default())?;
+    if query.transport != TransportName::WebSocket {
+        return Err(HandshakeError::BadRequest.into());
+    }
+    let response = ws::handshake(request.head()).map_err(|_| HandshakeError::BadRequest)?.finish().drop_body();
+    let arrival = match query.sid {
+        None => {
+            let (worker, presence) = door.enter(&door.hub.stats.websocket_sessions)?;
+            Arrival::New(worker, presence)
+        }
+        Some(sid) => {
+            let poller = door.pollers.get(sid).ok_or(HandshakeError::SessionUnknown)?;
+            let worker = door.worker()?;
+            let probe = poller.probe().map_err(|error| match error {
+                ProbeError::Busy => HandshakeError::BadRequest,
+                ProbeError::Over => HandshakeError::SessionUnknown,
+            })?;
+            Arrival::Poller(worker, probe)
+        }
+    };
+    Ok((arrival, response))
+}
+
+/// Answers and closes.
+async fn answer(
+    mut framed: Framed<TcpStream, h1::Codec>,
+    status: StatusCode,
+    content_type: &str,
+    text: Bytes,
+) -> Result<(), actix_web::Error> {
+    let response = Response::build(status)
+        .insert_header((header::CONTENT_TYPE, content_type))
+        .insert_header((header::CONNECTION, "close"))
+        .finish()
+        .drop_body();
+    let size = BodySize::Sized(text.len() as u64);
+    framed.send(h1::Message::Item((response, size))).await?;
+    framed.send(h1::Message::Chunk(Some(text))).await?;
+    framed.send(h1::Message::Chunk(None)).await?;
+    SinkExt::<h1::Message<(Response<()>, BodySize)>>::close(&mut framed).await?;
+    Ok(())
+}

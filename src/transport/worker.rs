@@ -1,0 +1,147 @@
+//! The part of a worker thread that all its connections share: the flusher, the sweep and the buffers.
+
+use std::{
+    cell::{OnceCell, RefCell},
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use slab::Slab;
+
+use crate::{
+    actors::Hub,
+    clock,
+    disconnect::Disconnect,
+    outbox::{Home, WorkerId, Workers},
+};
+
+/// Sessions that are flushed before others may run: broadcasts that arrive meanwhile join the outboxes of those that were not
+/// flushed yet, and go out in the same write.
+const SLICE: usize = 32;
+
+/// Bytes that are written to one client at once.
+pub(super) const SCRATCH: usize = 256 * 1024;
+
+/// Bytes that are read from one client at once.
+const READ_BUFFER: usize = 16 * 1024;
+
+/// How often connections are looked over for those that are silent, stalled or overdue.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A connection, as its worker sees it.
+pub(super) trait Carrier {
+    /// Writes what waits in the outbox. `scratch` is empty before and may hold anything after.
+    fn flush(&self, scratch: &mut Vec<u8>);
+
+    /// Ends what has waited too long.
+    fn sweep(&self, now: Instant);
+
+    /// Ends the session politely once all that waits is written.
+    fn close(&self, reason: Disconnect);
+
+    /// Ends the session now.
+    fn abort(&self, reason: Disconnect);
+}
+
+/// A worker thread's connections.
+pub(super) struct Worker {
+    id: WorkerId,
+    workers: Arc<Workers>,
+    slots: RefCell<Slab<Option<Rc<dyn Carrier>>>>,
+    read_buffer: RefCell<Box<[u8]>>,
+}
+
+thread_local! {
+    static WORKER: OnceCell<Option<Rc<Worker>>> = const { OnceCell::new() };
+}
+
+impl Worker {
+    /// The worker of this thread, made when it is first asked for; `None` when the server has too many.
+    pub(super) fn current(hub: &Hub) -> Option<Rc<Self>> {
+        WORKER.with(|worker| worker.get_or_init(|| Self::start(hub.workers.clone())).clone())
+    }
+
+    fn start(workers: Arc<Workers>) -> Option<Rc<Self>> {
+        let id = workers.claim()?;
+        let worker = Rc::new(Self {
+            id,
+            workers,
+            slots: RefCell::new(Slab::new()),
+            read_buffer: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),
+        });
+        actix_rt::spawn(worker.clone().flush_dirty());
+        actix_rt::spawn(worker.clone().sweep());
+        Some(worker)
+    }
+
+    /// A free slot. It stays taken until [`leave`](Self::leave).
+    pub(super) fn reserve(&self) -> Home {
+        Home { worker: self.id, slot: self.slots.borrow_mut().insert(None) as u32 }
+    }
+
+    /// Puts a connection into its slot.
+    pub(super) fn enter(&self, home: Home, carrier: Rc<dyn Carrier>) {
+        if let Some(slot) = self.slots.borrow_mut().get_mut(home.slot as usize) {
+            *slot = Some(carrier);
+        }
+    }
+
+    pub(super) fn leave(&self, home: Home) {
+        // What is dropped here may end in a destructor that looks at the slots: not while they are borrowed.
+        let left = self.slots.borrow_mut().try_remove(home.slot as usize);
+        drop(left);
+    }
+
+    /// Room for one read. Nothing is kept in it.
+    pub(super) fn with_read_buffer<R>(&self, read: impl FnOnce(&mut [u8]) -> R) -> R {
+        read(&mut self.read_buffer.borrow_mut())
+    }
+
+    async fn flush_dirty(self: Rc<Self>) {
+        let mut scratch = Vec::with_capacity(SCRATCH);
+        let mut dirty = Vec::new();
+        loop {
+            let taken = self.workers.take(self.id, &mut dirty).await;
+            if let Some(reason) = taken.close {
+                self.everyone().iter().for_each(|carrier| carrier.close(reason));
+            }
+            for slice in dirty.chunks(SLICE) {
+                for &slot in slice {
+                    let carrier = self.slots.borrow().get(slot as usize).cloned().flatten();
+                    if let Some(carrier) = carrier {
+                        scratch.clear();
+                        alone(&*carrier, |carrier| carrier.flush(&mut scratch));
+                    }
+                }
+                tokio::task::yield_now().await;
+            }
+            self.workers.flushed(self.id, taken.published);
+            scratch.clear();
+            scratch.shrink_to(SCRATCH);
+        }
+    }
+
+    async fn sweep(self: Rc<Self>) {
+        loop {
+            actix_rt::time::sleep(SWEEP_INTERVAL).await;
+            let now = clock::now();
+            for carriers in self.everyone().chunks(1024) {
+                carriers.iter().for_each(|carrier| alone(&**carrier, |carrier| carrier.sweep(now)));
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    fn everyone(&self) -> Vec<Rc<dyn Carrier>> {
+        self.slots.borrow().iter().filter_map(|(_, carrier)| carrier.clone()).collect()
+    }
+}
+
+/// Keeps a panic to the connection that it happens in: the others of this thread have nobody else to flush them.
+fn alone(carrier: &dyn Carrier, work: impl FnOnce(&dyn Carrier)) {
+    if catch_unwind(AssertUnwindSafe(|| work(carrier))).is_err() {
+        carrier.abort(Disconnect::SessionFailed);
+    }
+}

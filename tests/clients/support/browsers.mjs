@@ -1,0 +1,137 @@
+// Browsers: real socket.io clients of every supported version over every transport.
+
+import assert from 'node:assert/strict';
+import { createRequire } from 'node:module';
+import { describe } from 'node:test';
+import { Arrivals, within } from './wait.mjs';
+
+const VERSIONS = ['2.5.0', '2.0.4', '1.7.4'];
+const TRANSPORTS = {
+  websocket: { transports: ['websocket'] },
+  polling: { transports: ['polling'] },
+  'polling → websocket': { transports: ['polling', 'websocket'] },
+};
+
+/** How Flamenco's page connects: it gives up after a second, and tries again soon. */
+export const AS_FLAMENCO = { reconnectionDelay: 250, reconnectionDelayMax: 3000, timeout: 1000 };
+
+const load = createRequire(import.meta.url);
+
+/** Runs `scenario(client)` once for each row of the matrix; `client.connect` makes browsers of that row. */
+export function forEachClient(scenario) {
+  for (const version of VERSIONS) {
+    for (const [transport, options] of Object.entries(TRANSPORTS)) {
+      const title = `socket.io-client ${version} over ${transport}`;
+      describe(title, { timeout: 120_000 }, () => scenario(new Client(version, transport, options)));
+    }
+  }
+}
+
+class Client {
+  constructor(version, transport, options) {
+    Object.assign(this, { version, transport, options });
+    this.io = load(`socket.io-client-${version}`);
+  }
+
+  /** A connected browser, which `t` closes at its end; `subscriptions` are made on every connect. */
+  async connect(t, server, { subscriptions = [], ...more } = {}) {
+    const options = { ...this.options, forceNew: true, ...more };
+    const browser = new Browser(this.io(server.browsers.origin, options), subscriptions);
+    t.after(() => browser.close());
+    await browser.connected();
+    return browser;
+  }
+
+  /** `count` connected browsers. */
+  connectMany(t, server, count, options) {
+    return Promise.all(Array.from({ length: count }, () => this.connect(t, server, options)));
+  }
+}
+
+/** One page: what it received as `[event, payload]`, and what became of its connection. */
+class Browser {
+  #received = new Arrivals();
+  #life = new Arrivals();
+  #taken = 0;
+
+  constructor(socket, subscriptions) {
+    this.socket = socket;
+    const dispatch = socket.onevent;
+    // Every event is recorded, also one whose name nobody expects.
+    socket.onevent = (packet) => {
+      this.#received.push(packet.data);
+      dispatch.call(socket, packet);
+    };
+    for (const fact of ['connect', 'disconnect', 'reconnect', 'connect_error', 'error']) {
+      socket.on(fact, (detail) => this.#life.push([fact, detail instanceof Error ? detail.message : detail]));
+    }
+    // Flamenco's page subscribes again on both, without asking for an acknowledgement.
+    const subscribe = () => subscriptions.forEach((wanted) => this.tell('/subscription', { op: 'subscribe', ...wanted }));
+    socket.on('connect', subscribe);
+    socket.on('reconnect', subscribe);
+  }
+
+  /** Resolves once it has been connected `times` times. */
+  connected(times = 1) {
+    const connects = (facts) => facts.filter(([fact]) => fact === 'connect').length >= times;
+    return this.#life.until(connects, `connect number ${times}`);
+  }
+
+  /** Resolves with the detail of the first `fact` ('disconnect', 'reconnect' …). */
+  async fact(fact) {
+    const [, detail] = await this.#life.until((facts) => facts.find(([name]) => name === fact), fact);
+    return detail;
+  }
+
+  /** What happened to the connection so far, by name. */
+  get facts() {
+    return this.#life.entries.map(([fact]) => fact);
+  }
+
+  /** Sends without asking for an acknowledgement. */
+  tell(event, ...args) {
+    this.socket.emit(event, ...args);
+  }
+
+  /** Sends and resolves with the acknowledgement's arguments. */
+  ask(event, ...args) {
+    const answered = new Promise((resolve) => this.socket.emit(event, ...args, (...answer) => resolve(answer)));
+    return within(answered, `the acknowledgement of ${event} ${JSON.stringify(args)}`, () => this.#life.entries);
+  }
+
+  /** Joins rooms and sees `ok` for each. */
+  async subscribe(...wanted) {
+    for (const subscription of wanted) {
+      assert.deepEqual(await this.ask('/subscription', { op: 'subscribe', ...subscription }), ['ok']);
+    }
+  }
+
+  async unsubscribe(subscription) {
+    assert.deepEqual(await this.ask('/subscription', { op: 'unsubscribe', ...subscription }), ['ok']);
+  }
+
+  /** Resolves with the first event that `matches(name, payload)`. */
+  event(matches, what) {
+    return this.#received.until((events) => events.find(([name, payload]) => matches(name, payload)), what);
+  }
+
+  /** Resolves once `count` events have come since the last `take`. */
+  async count(count) {
+    await this.#received.until((events) => events.length >= this.#taken + count, `${count} events`);
+  }
+
+  fenced(fence) {
+    return this.event((name, payload) => name === '/status' && payload.fence === fence, `fence ${fence}`);
+  }
+
+  /** The events since the last call, in order, as `[name, payload]` (fences of `settle` left out). */
+  take() {
+    const events = this.#received.entries.slice(this.#taken);
+    this.#taken = this.#received.entries.length;
+    return events.filter(([name, payload]) => !(name === '/status' && payload.fence));
+  }
+
+  close() {
+    this.socket.close();
+  }
+}

@@ -1,0 +1,173 @@
+//! What the Manager sends arrives, in order, at those it is for.
+
+use std::time::Duration;
+
+use actix_http::ws::Message;
+use serde_json::{Value, json};
+
+use super::{
+    browser::Browser,
+    server::{Server, until},
+    stand_in::{JOB, StandIn, job},
+};
+
+fn task(status: &str, previous: Option<&str>, updated: u32) -> Value {
+    let mut task = json!({
+        "activity": "", "id": JOB, "job_id": JOB, "name": "t", "status": status,
+        "updated": format!("2026-11-23T21:40:{updated:02}Z"),
+    });
+    if let Some(previous) = previous {
+        task["previous_status"] = previous.into();
+    }
+    task
+}
+
+/// Nothing more is told: what is told now comes next.
+async fn rest(manager: &StandIn, browser: &mut Browser) -> Vec<(String, Value)> {
+    let mark = json!({"type": "mark"});
+    manager.emit("/lifecycle", &mark).await;
+    browser.all_until("/lifecycle", &mark).await
+}
+
+#[actix_rt::test]
+async fn rooms_are_asked_for_while_somebody_is_in_them() {
+    let manager = StandIn::start("3.9-alpha0").await;
+    let server = Server::before(&manager.url(), &[]).await;
+    for always in ["allJobs", "allWorkers", "allLastRendered", "allWorkerTags"] {
+        assert_eq!(manager.was_asked(&format!("subscribe {always}")), 1);
+    }
+    let (subscribe, unsubscribe) = (format!("subscribe job {JOB}"), format!("unsubscribe job {JOB}"));
+    assert_eq!(manager.was_asked(&subscribe), 0);
+
+    let mut first = Browser::connect(&server.address()).await;
+    let mut second = Browser::connect(&server.address()).await;
+    first.subscribe("job", Some(JOB)).await;
+    assert_eq!(manager.was_asked(&subscribe), 1, "before the browser was answered");
+    second.subscribe("job", Some(JOB)).await;
+    manager.emit("/task", &task("active", Some("queued"), 1)).await;
+    for browser in [&mut first, &mut second] {
+        assert_eq!(browser.next("/task").await["status"], "active");
+    }
+    // One leaves by itself, one disappears.
+    first.unsubscribe("job", Some(JOB)).await;
+    drop(second);
+    until("the Manager to be told", async || manager.was_asked(&unsubscribe) == 1).await;
+    assert_eq!(manager.was_asked(&subscribe), 1);
+    first.subscribe("job", Some(JOB)).await;
+    assert_eq!(manager.was_asked(&subscribe), 2);
+}
+
+#[actix_rt::test]
+async fn an_acknowledgement_waits_for_the_managers_but_not_for_ever() {
+    let manager = StandIn::start("3.9-alpha0").await;
+    let server = Server::before(&manager.url(), &[]).await;
+    let mut browser = Browser::connect(&server.address()).await;
+    assert!(browser.subscribe("allWorkers", None).await < Duration::from_millis(900), "nobody is asked for this one");
+    manager.state.acknowledges.set(false);
+    let waited = browser.subscribe("job", Some(JOB)).await;
+    assert!(waited >= Duration::from_millis(990), "{waited:?}");
+    assert_eq!(manager.was_asked(&format!("subscribe job {JOB}")), 1);
+}
+
+#[actix_rt::test]
+async fn updates_in_the_wrong_order_are_put_right() {
+    let manager = StandIn::start("3.9-alpha0").await;
+    let server = Server::before(&manager.url(), &[]).await;
+    let mut browser = Browser::connect(&server.address()).await;
+    browser.subscribe("job", Some(JOB)).await;
+    for update in [
+        task("queued", None, 1),
+        task("failed", Some("active"), 3),
+        task("active", Some("queued"), 2),
+        task("queued", Some("failed"), 4),
+    ] {
+        manager.emit("/task", &update).await;
+    }
+    let image = json!({"job_id": JOB, "thumbnail": {"base": "/x", "suffixes": ["a.jpg"]}});
+    for _ in 0..2 {
+        manager.emit("/last-rendered", &image).await;
+    }
+    let told: Vec<_> = rest(&manager, &mut browser).await;
+    let shown: Vec<_> =
+        told.iter().map(|(name, payload)| format!("{name} {}", payload["status"].as_str().unwrap_or("-"))).collect();
+    assert_eq!(shown, ["/task queued", "/task failed", "/task queued", "/last-rendered -"]);
+    assert_eq!(server.stats().await["sources"]["relay"]["dropped"], 2);
+}
+
+#[actix_rt::test]
+async fn what_is_not_known_goes_on_as_it_is() {
+    let manager = StandIn::start("4.0").await;
+    let server = Server::before(&manager.url(), &[]).await;
+    let mut browser = Browser::connect(&server.address()).await;
+    browser.subscribe("allWorkers", None).await;
+    manager.emit("/weather", &json!({"rain": [1, 2]})).await;
+    manager.emit("/workers", &json!({"id": 1, "secret": "swordfish"})).await;
+    manager.emit("/weather", &json!("again")).await;
+    let told = rest(&manager, &mut browser).await;
+    assert_eq!(
+        told,
+        [
+            ("/weather".to_owned(), json!({"rain": [1, 2]})),
+            ("/workers".to_owned(), json!({"id": 1, "secret": "swordfish"})),
+            ("/weather".to_owned(), json!("again")),
+        ]
+    );
+    let log = server.log();
+    assert_eq!(log.matches("cannot be read").count(), 2, "{log}");
+    assert!(!log.contains("swordfish"), "{log}");
+}
+
+#[actix_rt::test]
+async fn chat_is_among_browsers_and_with_who_is_at_the_manager() {
+    let manager = StandIn::start("3.0-beta").await;
+    let server = Server::before(&manager.url(), &[]).await;
+    let mut first = Browser::connect(&server.address()).await;
+    let mut second = Browser::connect(&server.address()).await;
+    first.chat("Ann", "hello 🎬");
+    for browser in [&mut first, &mut second] {
+        assert_eq!(browser.next("/message").await, json!({"name": "Ann", "text": "hello 🎬"}));
+    }
+    manager.emit("/message", &json!({"name": "Bob", "text": "from the Manager's page"})).await;
+    for browser in [&mut first, &mut second] {
+        assert_eq!(browser.next("/message").await["name"], "Bob");
+    }
+}
+
+#[actix_rt::test]
+async fn garbage_of_the_manager_ends_its_link_and_nobody_elses() {
+    let manager = StandIn::start("3.9-alpha0").await;
+    let server = Server::before(&manager.url(), &[]).await;
+    let mut browser = Browser::connect(&server.address()).await;
+    for garbage in ["", "x", "42", "42[", "42[1]", "42{}", "43", "0", "451-[\"x\"]"] {
+        manager.send(Message::Text(garbage.into())).await;
+        server.until_relay("connected").await;
+    }
+    manager.send(Message::Binary(vec![0xff; 100].into())).await;
+    let deep = format!("42[\"/jobs\",{}{}]", "[".repeat(100_000), "]".repeat(100_000));
+    manager.send(Message::Text(deep.into())).await;
+    server.until_relay("connected").await;
+    until("the Manager to be back", async || manager.was_asked("subscribe allJobs") > 5).await;
+    server.until_relay("connected").await;
+    manager.emit("/jobs", &job(JOB, "active", 1)).await;
+    let told = browser.next_where("/jobs", |job| job["id"] == JOB).await;
+    assert_eq!(told["status"], "active");
+    assert_eq!(server.stats().await["restarts"], 0);
+}
+
+#[actix_rt::test]
+async fn a_flood_is_bounded_and_arrives() {
+    let manager = StandIn::start("3.9-alpha0").await;
+    let server = Server::before(&manager.url(), &["--outbox-bytes", "100000000", "--outbox-age", "60s"]).await;
+    let mut browser = Browser::connect(&server.address()).await;
+    let text = "x".repeat(2000);
+    for number in 0..5000 {
+        manager.emit("/message", &json!({"name": number.to_string(), "text": text})).await;
+        // Reads meanwhile, as a browser does.
+        if number % 100 == 99 {
+            let name = (number - 50).to_string();
+            browser.next_where("/message", |message| message["name"] == name).await;
+        }
+    }
+    browser.next_where("/message", |message| message["name"] == "4999").await;
+    assert!(server.rss() < 150 << 20, "{} MB", server.rss() >> 20);
+}

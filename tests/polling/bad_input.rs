@@ -1,0 +1,169 @@
+//! What no client of the line sends.
+
+use crate::{
+    browser::{Browser, POLLING, WEBSOCKET, WebSocket, encode},
+    server::{Answer, Connection, Request, Server},
+};
+
+fn assert_bad(answer: &Answer, what: &str) {
+    assert_eq!((answer.status, answer.code()), (400, Some(3)), "{what}: {answer:?}");
+}
+
+#[actix_rt::test]
+async fn a_body_that_does_not_parse_ends_its_session_and_no_other() {
+    let server = Server::start(&[]);
+    let mut bystander = Browser::open(&server).await;
+    let many = encode(&vec!["2"; 10_000]);
+    let nested = encode(&[&format!("42[\"a\",{}", "[".repeat(10_000))]);
+    let text: Vec<&str> = vec![
+        "",
+        "9:42[\"a\"]",
+        "3:42[\"a\"]",
+        "-1:2",
+        "+1:2",
+        " 1:2",
+        "1",
+        ":",
+        "1:",
+        "0:",
+        "0:1:2",
+        "1:21",
+        "99999999999999999999:2",
+        "4294967297:2",
+        "2:4🎬",
+        "1:🎬",
+        "1:7",
+        "1:x",
+        "2:b3",
+        "6:b4****",
+        &many,
+        &nested,
+        "4:42[]",
+        "6:42[{}]",
+        "7:4212345",
+        "2:40\u{0}",
+        "11:451-[\"a\"]2:40",
+        "1:0",
+    ];
+    let binary: Vec<&[u8]> = vec![
+        b"\xff",
+        b"2:\xff\xff",
+        b"\x00",
+        b"\x00\x01",
+        b"\x00\xff2",
+        b"\x00\x01\xff",
+        b"\x00\x02\xff2",
+        b"\x01\x02\xff\x03\xca",
+        b"\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\xff2",
+        b"\x00\x0a\xff2",
+        b"\x02\x01\xff2",
+        b"\x00\x01\xff\xff",
+        b"\x01\x01\xff\x04",
+    ];
+    let bodies: Vec<&[u8]> = text.iter().map(|text| text.as_bytes()).chain(binary).collect();
+    for body in &bodies {
+        let mut browser = Browser::open(&server).await;
+        let shown = String::from_utf8_lossy(&body[..body.len().min(40)]).into_owned();
+        assert_bad(&browser.try_post(body).await, &shown);
+        browser.assert_closed().await;
+        bystander.assert_alive().await;
+    }
+    let stats = server.stats().await;
+    assert_eq!((&stats["disconnects"]["parse-error"], &stats["sessions"]["total"]), (&bodies.len().into(), &1.into()));
+}
+
+#[actix_rt::test]
+async fn a_form_that_is_none_ends_its_session() {
+    let server = Server::start(&[]);
+    for form in ["", "2:40", "x=2:40", "d=", "d=9:2"] {
+        let mut browser = Browser::open(&server).await;
+        let url = format!("{}&j=0", browser.url());
+        assert_bad(&Request::new("POST", &url).body(form.as_bytes()).send(server.browsers).await, form);
+        browser.assert_closed().await;
+    }
+}
+
+#[actix_rt::test]
+async fn a_body_over_the_limit_ends_its_session() {
+    let server = Server::start(&["--max-message", "1000"]);
+    let fits = encode(&[&format!("2{}", "x".repeat(994))]);
+    assert_eq!(fits.len(), 999);
+    let mut browser = Browser::open(&server).await;
+    browser.try_post(fits.as_bytes()).await;
+    assert_eq!(browser.poll().await[0].len(), 995);
+
+    let answer = browser.try_post(&[b'x'; 1001]).await;
+    assert_eq!(answer.status, 413);
+    browser.assert_closed().await;
+
+    let mut announced = Browser::open(&server).await;
+    let mut connection = Connection::open(server.browsers).await;
+    let head = format!("POST {} HTTP/1.1\r\nhost: farm\r\ncontent-length: 1000000000\r\n\r\n", announced.url());
+    connection.send(head.as_bytes()).await;
+    assert_eq!(connection.answer(false).await.status, 413);
+    announced.assert_closed().await;
+
+    let mut in_chunks = Browser::open(&server).await;
+    let mut connection = Connection::open(server.browsers).await;
+    let head = format!("POST {} HTTP/1.1\r\nhost: farm\r\ntransfer-encoding: chunked\r\n\r\n", in_chunks.url());
+    connection.send(head.as_bytes()).await;
+    for _ in 0..3 {
+        connection.send(format!("190\r\n{}\r\n", "x".repeat(400)).as_bytes()).await;
+    }
+    assert_eq!(connection.answer(false).await.status, 413);
+    in_chunks.assert_closed().await;
+    server.until_ended("message-too-big", 3).await;
+}
+
+#[actix_rt::test]
+async fn a_body_that_breaks_off_ends_its_session() {
+    let server = Server::start(&[]);
+    let mut browser = Browser::open(&server).await;
+    let mut connection = Connection::open(server.browsers).await;
+    let head = format!("POST {} HTTP/1.1\r\nhost: farm\r\ncontent-length: 10\r\n\r\n2:4", browser.url());
+    connection.send(head.as_bytes()).await;
+    drop(connection);
+    assert_eq!(browser.poll().await, ["1"]);
+    server.until_ended("transport-error", 1).await;
+}
+
+#[actix_rt::test]
+async fn a_second_get_ends_the_session() {
+    let server = Server::start(&["--workers", "2"]);
+    let browser = Browser::open(&server).await;
+    let (mut one, mut other) = (Connection::open(server.browsers).await, Connection::open(server.browsers).await);
+    let url = browser.url();
+    one.begin(Request::new("GET", &url)).await;
+    other.begin(Request::new("GET", &url)).await;
+    let (waiting, second) = match (one.answer(false).await, other.answer(false).await) {
+        (second @ Answer { status: 400, .. }, waiting) => (waiting, second),
+        (waiting, second) => (waiting, second),
+    };
+    assert_eq!((waiting.status, waiting.text().as_str()), (200, "1:1"));
+    assert_bad(&second, "the second");
+    server.until_ended("poll-overlap", 1).await;
+}
+
+#[actix_rt::test]
+async fn a_session_of_a_websocket_is_no_polling_session() {
+    let server = Server::start(&[]);
+    let mut socket = WebSocket::open(server.browsers, WEBSOCKET).await.unwrap();
+    let open: serde_json::Value = serde_json::from_str(&socket.next().await.unwrap()[1..]).unwrap();
+    assert_eq!(socket.next().await.as_deref(), Some("40"));
+    let url = format!("{POLLING}&sid={}", open["sid"].as_str().unwrap());
+    for method in ["GET", "POST"] {
+        let answer = Request::new(method, &url).body(b"1:1").send(server.browsers).await;
+        assert_eq!((answer.status, answer.code()), (400, Some(1)));
+    }
+    socket.send("2").await;
+    assert_eq!(socket.next().await.as_deref(), Some("3"));
+}
+
+#[actix_rt::test]
+async fn too_many_messages_end_the_session() {
+    let server = Server::start(&["--max-messages-per-second", "50"]);
+    let mut browser = Browser::open(&server).await;
+    assert_bad(&browser.try_post(encode(&vec!["3"; 51]).as_bytes()).await, "51 packets");
+    browser.assert_closed().await;
+    server.until_ended("too-many-messages", 1).await;
+}

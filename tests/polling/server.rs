@@ -1,0 +1,258 @@
+//! The started server, and HTTP by hand.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+/// Far above what a healthy server needs on a busy machine.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+pub(crate) const JOB: &str = "4b2c1f0e-7c3f-4f0f-9a53-2f6d1b7f6c21";
+
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) browsers: SocketAddr,
+    pub(crate) manager: SocketAddr,
+}
+
+impl Server {
+    pub(crate) fn start(options: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_flamenco-webupdates"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--manager-listen", "127.0.0.1:0", "--events-from-stdin"])
+            .args(options)
+            .env("RUST_LOG", "warn")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut ready = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+        let address = |name: &str| {
+            let (_, rest) =
+                ready.split_once(&format!("{name}=http://")).unwrap_or_else(|| panic!("not ready: {ready:?}"));
+            rest.split_whitespace().next().unwrap().parse().unwrap()
+        };
+        let (browsers, manager) = (address("browsers"), address("manager"));
+        Self { child, browsers, manager }
+    }
+
+    /// Publishes one update of a job for each number.
+    pub(crate) async fn publish(&self, numbers: impl IntoIterator<Item = u64>) {
+        self.publish_named(numbers, "shot 🎬").await;
+    }
+
+    pub(crate) async fn publish_named(&self, numbers: impl IntoIterator<Item = u64>, name: &str) {
+        let events: Vec<_> = numbers
+            .into_iter()
+            .map(|number| {
+                json!({ "type": "job-update", "payload": {
+                    "id": JOB, "name": name, "updated": "2026-11-23T08:00:00Z", "status": "active", "type": "render",
+                    "priority": number, "refresh_tasks": false
+                }})
+            })
+            .collect();
+        let count = events.len();
+        let request =
+            Request { headers: &[("content-type", "application/json")], ..Request::new("POST", "/api/events") };
+        let answer = request.body(Value::from(events).to_string().as_bytes()).send(self.manager).await;
+        assert_eq!((answer.status, answer.text()), (200, format!("{{\"accepted\":{count}}}")));
+    }
+
+    pub(crate) async fn stats(&self) -> Value {
+        let answer = Request::new("GET", "/api/stats").send(self.manager).await;
+        serde_json::from_slice(&answer.body).unwrap()
+    }
+
+    /// Asks for the figures until they are as they should be.
+    pub(crate) async fn until(&self, what: &str, check: impl Fn(&Value) -> bool) {
+        let mut stats = Value::Null;
+        let asked = timeout(DEADLINE, async {
+            loop {
+                stats = self.stats().await;
+                if check(&stats) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        asked.await.unwrap_or_else(|_| panic!("waited for {what}: {stats}"));
+    }
+
+    /// Waits until that many sessions have ended for this reason, and for no other.
+    pub(crate) async fn until_ended(&self, reason: &str, count: u64) {
+        self.until(reason, |stats| stats["disconnects"][reason] == count && stats["sessions"]["total"] == 0).await;
+        let stats = self.stats().await;
+        let reasons = stats["disconnects"].as_object().unwrap();
+        assert_eq!(reasons.values().filter_map(Value::as_u64).sum::<u64>(), count, "{stats}");
+    }
+
+    /// Has it stop as it should.
+    pub(crate) fn begin_stop(&mut self) {
+        drop(self.child.stdin.take());
+    }
+
+    pub(crate) async fn stopped(mut self) {
+        let ended = timeout(DEADLINE, async {
+            loop {
+                if let Some(status) = self.child.try_wait().unwrap() {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        assert!(ended.await.unwrap().success());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A connection that is kept alive.
+pub(crate) struct Connection {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.body.clone()).unwrap()
+    }
+
+    /// The `code` of a refusal.
+    pub(crate) fn code(&self) -> Option<u64> {
+        serde_json::from_slice::<Value>(&self.body).ok()?["code"].as_u64()
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Request<'a> {
+    method: &'a str,
+    target: &'a str,
+    pub(crate) headers: &'a [(&'a str, &'a str)],
+    body: Option<&'a [u8]>,
+}
+
+impl<'a> Request<'a> {
+    pub(crate) fn new(method: &'a str, target: &'a str) -> Self {
+        Self { method, target, headers: &[], body: None }
+    }
+
+    pub(crate) fn body(self, body: &'a [u8]) -> Self {
+        Self { body: Some(body), ..self }
+    }
+
+    pub(crate) fn headers(self, headers: &'a [(&'a str, &'a str)]) -> Self {
+        Self { headers, ..self }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let mut head = format!("{} {} HTTP/1.1\r\nhost: farm\r\n", self.method, self.target);
+        for (name, value) in self.headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        if let Some(body) = self.body {
+            head += &format!("content-length: {}\r\n", body.len());
+        }
+        [head.as_bytes(), b"\r\n", self.body.unwrap_or_default()].concat()
+    }
+
+    /// Sends it on a connection of its own.
+    pub(crate) async fn send(self, to: SocketAddr) -> Answer {
+        Connection::open(to).await.request(self).await
+    }
+}
+
+impl Connection {
+    pub(crate) async fn open(to: SocketAddr) -> Self {
+        let stream = TcpStream::connect(to).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, buffer: Vec::new() }
+    }
+
+    pub(crate) async fn request(&mut self, request: Request<'_>) -> Answer {
+        self.send(&request.bytes()).await;
+        self.answer(request.method == "HEAD").await
+    }
+
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.unwrap();
+    }
+
+    /// Sends a request and goes, without waiting for its answer.
+    pub(crate) async fn begin(&mut self, request: Request<'_>) {
+        self.send(&request.bytes()).await;
+    }
+
+    pub(crate) async fn answer(&mut self, without_body: bool) -> Answer {
+        let head = self.head().await;
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let mut answer = Answer { status, head, body: Vec::new() };
+        let length = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
+        if !without_body {
+            answer.body = self.take(length).await;
+        }
+        answer
+    }
+
+    /// The head of an answer.
+    pub(crate) async fn head(&mut self) -> String {
+        loop {
+            if let Some(end) = self.buffer.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+                return String::from_utf8(self.take(end + 4).await).unwrap();
+            }
+            assert!(self.read().await, "the connection ended in a head: {:?}", String::from_utf8_lossy(&self.buffer));
+        }
+    }
+
+    pub(crate) async fn take(&mut self, count: usize) -> Vec<u8> {
+        while self.buffer.len() < count {
+            assert!(self.read().await, "the connection ended before {count} bytes");
+        }
+        self.buffer.drain(..count).collect()
+    }
+
+    /// Whether there is more.
+    pub(crate) async fn read(&mut self) -> bool {
+        let mut chunk = [0; 16 * 1024];
+        match timeout(DEADLINE, self.stream.read(&mut chunk)).await.expect("something comes in time") {
+            Ok(0) | Err(_) => false,
+            Ok(count) => {
+                self.buffer.extend_from_slice(&chunk[..count]);
+                true
+            }
+        }
+    }
+
+    pub(crate) fn has_unread(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+}

@@ -1,0 +1,195 @@
+//! Browsers that do not read, or only slowly.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use flamenco_webupdates::clock;
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpSocket, TcpStream},
+    sync::{Barrier, watch},
+    task::JoinSet,
+};
+
+use crate::support::{
+    browser::{Browser, Incoming},
+    events::{self, InOrder},
+    eventually, long, run,
+    server::Server,
+    sized,
+};
+
+/// Bytes of an event's name: about 2 KB an event fill a stalled connection in a second or two.
+const PADDING: usize = 2000;
+const MIB: u64 = 1 << 20;
+
+/// How a crowd is served.
+struct Load {
+    healthy: usize,
+    stalled: usize,
+    events_per_second: u32,
+    seconds: u32,
+}
+
+/// What came of it.
+#[derive(Debug)]
+struct Outcome {
+    p99: Duration,
+    /// What the server and the kernel held more than before the load, at most, for each stalled client.
+    held: u64,
+    /// From the first event until the last stalled client was evicted.
+    evicted_after: Duration,
+}
+
+#[test]
+fn stalled_clients_are_evicted_and_harm_nobody() {
+    let (clients, stalled) = sized((200, 20), (1000, 100));
+    let load = |stalled| Load { healthy: clients - stalled, stalled, events_per_second: 50, seconds: 20 };
+    run(Duration::from_secs(180), || async {
+        let without = serve(load(0)).await;
+        let with = serve(load(stalled)).await;
+        println!("{clients} clients; none stalled: p99 {:?}; {stalled} stalled: {with:?}", without.p99);
+        assert!(with.held <= MIB, "{} bytes are held for each", with.held);
+        // Nothing was waiting for 10 s, the outbox's limit, before these had passed.
+        assert!(with.evicted_after <= Duration::from_secs(10 + 15));
+        // A busy machine may be late, but nobody waits for those who do not read.
+        assert!(with.p99 <= Duration::from_secs(1), "the others wait");
+        if long() {
+            assert!(with.p99 <= without.p99.mul_f64(1.5) + Duration::from_millis(20), "the others suffer");
+        }
+    });
+}
+
+async fn serve(load: Load) -> Outcome {
+    let server = Server::start(&[]);
+    let mut stalled = Vec::new();
+    for _ in 0..load.stalled {
+        stalled.push(Browser::greeted(narrow(server.browsers).await).await);
+    }
+    let total = u64::from(load.events_per_second * load.seconds);
+    let sent = Arc::new(Mutex::new(vec![clock::now(); total as usize + 1]));
+    let ready = Arc::new(Barrier::new(load.healthy + 1));
+    let mut healthy = JoinSet::new();
+    for _ in 0..load.healthy {
+        healthy.spawn(latencies(server.browsers, ready.clone(), sent.clone(), total));
+    }
+    ready.wait().await;
+    let (files, memory, begun) = (server.open_files(), server.rss(), clock::now());
+    let (done, watched) = watch::channel(false);
+    let (publishing, (held, evicted_after)) = tokio::join!(
+        async {
+            publish(&server, &load, &sent).await;
+            done.send_replace(true);
+        },
+        watch_stalled(&server, load.stalled, memory, begun, watched),
+    );
+    let () = publishing;
+    let mut all: Vec<Duration> = healthy.join_all().await.into_iter().flatten().collect();
+    all.sort_unstable();
+    assert_eq!(all.len(), load.healthy * total as usize);
+    let gone = || async { server.open_files() <= files - load.stalled - load.healthy && server.unsent().len() <= 1 };
+    eventually("nothing is left of their connections, nor of the others'", Duration::from_secs(5), gone).await;
+    Outcome { p99: all[all.len() * 99 / 100], held, evicted_after }
+}
+
+/// A connection of which the client's side holds little.
+async fn narrow(address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(address).await.unwrap()
+}
+
+async fn latencies(
+    address: SocketAddr,
+    ready: Arc<Barrier>,
+    sent: Arc<Mutex<Vec<Instant>>>,
+    total: u64,
+) -> Vec<Duration> {
+    let mut browser = Browser::connect(address).await;
+    ready.wait().await;
+    let (mut seen, mut latencies) = (InOrder::default(), Vec::with_capacity(total as usize));
+    while seen.last() < total {
+        let Incoming::Text(text) = browser.next().await else { panic!("it ended after {seen:?}") };
+        let number = events::number(text, "/jobs").unwrap();
+        seen.took(number);
+        latencies.push(clock::now() - sent.lock().unwrap()[number as usize]);
+    }
+    latencies
+}
+
+async fn publish(server: &Server, load: &Load, sent: &Mutex<Vec<Instant>>) {
+    let mut manager = server.manager().await;
+    let mut ticks = tokio::time::interval(Duration::from_secs(1) / load.events_per_second);
+    for number in 1..=u64::from(load.events_per_second * load.seconds) {
+        ticks.tick().await;
+        sent.lock().unwrap()[number as usize] = clock::now();
+        manager.publish(&events::padded_job(number, PADDING)).await;
+    }
+}
+
+/// Watches until all stalled clients are evicted. Returns what was held for each of them at most, and how long it took.
+async fn watch_stalled(
+    server: &Server,
+    stalled: usize,
+    memory: u64,
+    begun: Instant,
+    done: watch::Receiver<bool>,
+) -> (u64, Duration) {
+    let (mut held, mut evicted_after) = (0, None);
+    // To the end, and without stalled clients too: to watch costs the same time then.
+    while !*done.borrow() {
+        let kernel: u64 = server.unsent().iter().sum();
+        held = held.max((server.rss().saturating_sub(memory) + kernel) / stalled.max(1) as u64);
+        if server.stats().await["disconnects"]["too-slow"] == stalled {
+            evicted_after.get_or_insert_with(|| clock::now() - begun);
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    (held, evicted_after.expect("all stalled clients are evicted"))
+}
+
+/// Each reads 2 KB a second, of about as much that comes: the window is closed nearly all the time.
+#[test]
+fn healthy_slow_readers_live() {
+    let (readers, seconds) = sized((10, 12), (50, 75));
+    run(Duration::from_secs(150), || async move {
+        let server = Server::start(&[]);
+        let mut reading = JoinSet::new();
+        let ready = Arc::new(Barrier::new(readers + 1));
+        let total = 5 * seconds;
+        for _ in 0..readers {
+            reading.spawn(read_slowly(server.browsers, ready.clone(), total));
+        }
+        ready.wait().await;
+        let mut manager = server.manager().await;
+        let mut ticks = tokio::time::interval(Duration::from_millis(200));
+        for number in 1..=total {
+            ticks.tick().await;
+            manager.publish(&events::padded_job(number, 120)).await;
+        }
+        reading.join_all().await;
+        let stats = server.stats().await;
+        assert_eq!(stats["disconnects"]["too-slow"], 0);
+        println!("{readers} browsers that read 2 KB a second got all of {total} events");
+    });
+}
+
+async fn read_slowly(address: SocketAddr, ready: Arc<Barrier>, total: u64) {
+    let mut browser = Browser::greeted(narrow(address).await).await;
+    ready.wait().await;
+    let mut seen = InOrder::default();
+    let mut ticks = tokio::time::interval(Duration::from_millis(250));
+    let mut buffer = [0; 512];
+    while seen.last() < total {
+        ticks.tick().await;
+        let read = browser.stream.read(&mut buffer).await.unwrap();
+        assert!(read > 0, "the server closed it after {seen:?}");
+        browser.feed(&buffer[..read]);
+        while let Some(text) = browser.buffered() {
+            seen.took(events::number(&text, "/jobs").unwrap());
+        }
+    }
+}
