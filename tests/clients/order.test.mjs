@@ -1,7 +1,6 @@
 // Order: nothing lost, nothing twice, nothing out of turn, to many clients at once.
 
 import assert from 'node:assert/strict';
-import http from 'node:http';
 import { after, before, test } from 'node:test';
 import { forEachClient } from './support/browsers.mjs';
 import { jobUpdate, oneOfEach, eventName, ROOMS_OF_EACH, subscriptionTo, workerUpdate } from './support/farm.mjs';
@@ -26,21 +25,16 @@ function receivedInOrder(browser, expected) {
 }
 
 forEachClient((client) => {
-  let server, agent;
+  let server;
   before(async () => {
     server = await Server.start({ args: EVERY_EVENT });
-    agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
   });
-  after(async () => {
-    agent.destroy();
-    await server.stop();
-  });
+  after(() => server.stop());
 
   test(`${EVENTS} events one by one, in order to ${CLIENTS} clients`, async (t) => {
     const browsers = await client.connectMany(t, server, CLIENTS);
-    // All requests are under way at once; one connection keeps them in order.
     const turns = Array.from({ length: EVENTS }, (_, turn) => turn);
-    await Promise.all(turns.map((turn) => server.publish(jobUpdate({ turn }), { agent })));
+    await server.publishOneByOne(turns.map((turn) => jobUpdate({ turn })));
     await server.settle(...browsers);
     const expected = turns.map((turn) => `${turn} /jobs`);
     for (const browser of browsers) receivedInOrder(browser, expected);
