@@ -40,7 +40,7 @@ pub struct Outbox {
     state: Mutex<State>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct State {
     queue: Queue,
     last_seq: Seq,
@@ -227,6 +227,12 @@ impl Outbox {
     /// Bytes that wait.
     pub fn backlog(&self) -> usize {
         self.lock().queue.bytes()
+    }
+
+    /// The same again, that goes on by itself: for tests that try all ways to go on.
+    #[cfg(test)]
+    pub(crate) fn fork(&self) -> Self {
+        Self { state: Mutex::new(self.lock().clone()) }
     }
 
     /// A panic elsewhere while the lock was held left a state whose every step is complete, so it is used on.

@@ -17,7 +17,7 @@ const MAX_VACANT: usize = 64;
 /// Waiting frames.
 ///
 /// INVARIANT: neither the first nor the last place is vacant.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Queue {
     /// A place is vacant when its frame was superseded by one further back.
     frames: VecDeque<Option<Arc<Frame>>>,
@@ -31,7 +31,7 @@ pub(super) struct Queue {
     newest: Option<Box<Newest>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Newest {
     /// Places are counted from the one that was first when this was made.
     places: HashMap<Entity, u64>,

@@ -155,6 +155,9 @@ async fn a_session_of_a_websocket_is_no_polling_session() {
         let answer = Request::new(method, &url).body(b"1:1").send(server.browsers).await;
         assert_eq!((answer.status, answer.code()), (400, Some(1)));
     }
+    let upgrade = format!("{WEBSOCKET}&sid={}", open["sid"].as_str().unwrap());
+    let answer = WebSocket::open(server.browsers, &upgrade).await.err().unwrap();
+    assert_eq!((answer.status, answer.code()), (400, Some(1)));
     socket.send("2").await;
     assert_eq!(socket.next().await.as_deref(), Some("3"));
 }

@@ -54,6 +54,9 @@ async fn refusals_have_the_numbers_of_the_protocol() {
         ("PUT", POLLING, 2),
         ("DELETE", &browser.url(), 2),
         ("OPTIONS", POLLING, 2),
+        ("OPTIONS", &browser.url(), 2),
+        ("PATCH", &browser.url(), 2),
+        ("POST", as_websocket.as_str(), 2),
         ("GET", "/socket.io/?EIO=3&transport=polling&j=x", 3),
         ("GET", "/socket.io/?EIO=3&transport=polling&j=-1", 3),
         ("GET", "/socket.io/?EIO=3&transport=polling&j=1.5", 3),
@@ -65,13 +68,31 @@ async fn refusals_have_the_numbers_of_the_protocol() {
         assert_eq!(answer.header("content-type"), Some("application/json"));
         assert_eq!(answer.header("cache-control"), Some("no-store"));
     }
-    let head = Request::new("HEAD", POLLING).send(server.browsers).await;
-    assert_eq!(head.status, 400);
-    let newer = get(&server, "/socket.io/?EIO=4&transport=polling").await;
-    assert!(newer.text().contains("socket.io-client 1.x and 2.x"), "{newer:?}");
+    for target in [POLLING, &browser.url()] {
+        let head = Request::new("HEAD", target).send(server.browsers).await;
+        assert_eq!((head.status, head.header("cache-control")), (400, Some("no-store")));
+    }
     let stats = server.stats().await;
     assert_eq!(stats["sessions"]["total"], 1);
-    assert_eq!(stats["refused"]["bad-handshake"], 21);
+    assert_eq!(stats["refused"]["bad-handshake"], 24);
+}
+
+#[actix_rt::test]
+async fn newer_clients_are_told_what_works() {
+    let server = Server::start(&[]);
+    for transport in ["polling", "websocket"] {
+        let target = format!("/socket.io/?EIO=4&transport={transport}");
+        let headers = [
+            ("connection", "upgrade"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ];
+        let headers = if transport == "websocket" { &headers[..] } else { &[] };
+        let answer = Request::new("GET", &target).headers(headers).send(server.browsers).await;
+        assert_eq!((answer.status, answer.code()), (400, Some(5)), "{answer:?}");
+        assert!(answer.text().contains("socket.io-client 1.x and 2.x"), "{answer:?}");
+    }
 }
 
 #[actix_rt::test]

@@ -35,6 +35,9 @@ async fn the_waiting_poll_is_released_and_all_goes_on_over_the_websocket() {
     assert_eq!((posted.status, posted.code()), (400, Some(1)));
     server.publish([2]).await;
     assert_eq!(numbers(&[socket.next().await.unwrap()]), [2]);
+    // No other WebSocket takes it over again.
+    let late = browser.try_websocket().await.err().unwrap();
+    assert_eq!((late.status, late.code()), (400, Some(1)));
     // A second one changes nothing.
     socket.send("5").await;
     socket.send("2").await;
@@ -157,7 +160,7 @@ async fn a_stop_during_the_move_closes_the_websocket() {
 /// Requests and WebSockets come to any worker thread, and each browser moves at another moment while events come all the time.
 #[actix_rt::test]
 async fn nothing_is_lost_while_many_move_under_load() {
-    const BROWSERS: usize = 250;
+    const BROWSERS: usize = 500;
     let server = Rc::new(Server::start(&["--workers", "2"]));
     let farm = Rc::new(Farm::default());
     let browsers: Vec<_> =
@@ -165,6 +168,7 @@ async fn nothing_is_lost_while_many_move_under_load() {
     let mut next = 0;
     // One that fails never moves: then its failure is what is shown.
     while farm.moved.get() < BROWSERS && !browsers.iter().any(|browser| browser.is_finished()) {
+        farm.next.set(next + 3);
         server.publish(next..next + 3).await;
         next += 3;
         tokio::time::sleep(Duration::from_millis(2)).await;
@@ -181,6 +185,8 @@ async fn nothing_is_lost_while_many_move_under_load() {
 #[derive(Default)]
 struct Farm {
     moved: Cell<usize>,
+    /// The first number of which nothing is published yet.
+    next: Cell<u64>,
     /// The last number that is published, once it is known.
     last: Cell<Option<u64>>,
 }
@@ -189,6 +195,7 @@ struct Farm {
 async fn move_under_load(index: usize, server: Rc<Server>, farm: Rc<Farm>) -> Vec<u64> {
     tokio::time::sleep(Duration::from_millis(3 * index as u64)).await;
     let mut browser = Browser::open(&server).await;
+    let joined_before = farm.next.get();
     let mut got = browser.early.clone();
     while got.len() < index % 7 {
         got.extend(numbers(&browser.poll().await));
@@ -203,6 +210,7 @@ async fn move_under_load(index: usize, server: Rc<Server>, farm: Rc<Farm>) -> Ve
     loop {
         got.extend(numbers(&[socket.next().await.unwrap()]));
         if farm.last.get().is_some() && farm.last.get() == got.last().copied() {
+            assert!(got[0] <= joined_before, "{} was published after it joined, {} came first", joined_before, got[0]);
             return got;
         }
     }

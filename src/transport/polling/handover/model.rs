@@ -2,7 +2,7 @@
 //! step as it runs under the locks: nothing is lost, doubled or out of order, nobody waits for ever.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::HashMap,
     io::Write as _,
     sync::{
         Arc,
@@ -20,6 +20,7 @@ use crate::{
 };
 
 const PROBES: u8 = 2;
+const HICCUPS: u8 = 2;
 const SILENCE: Duration = Duration::from_secs(90);
 const AGE: Duration = Duration::from_secs(10);
 
@@ -31,21 +32,27 @@ enum Step {
     /// A woken request is looked at.
     WakeGet,
     AbandonGet,
-    /// The worker of the requests takes its list.
+    /// The worker of the requests takes its list, or comes to the slot once too often.
     Flush,
     BeginProbe,
     Release,
     EndProbe,
     Upgrade,
-    /// The worker of the WebSocket takes its list.
+    /// The worker of the WebSocket takes its list, or comes to the slot once too often.
     FlushSocket,
+    /// The socket takes all that was copied for it, or a byte, or nothing for now.
+    WriteAll,
+    WriteByte,
+    WriteNothing,
+    /// The socket takes bytes again.
+    Writable,
     Close,
     Evict,
     /// The sweep comes around when this much time has passed since anything happened.
     Sweep(Duration),
 }
 
-const STEPS: [Step; 15] = [
+const STEPS: [Step; 19] = [
     Step::Publish,
     Step::Get,
     Step::WakeGet,
@@ -56,6 +63,10 @@ const STEPS: [Step; 15] = [
     Step::EndProbe,
     Step::Upgrade,
     Step::FlushSocket,
+    Step::WriteAll,
+    Step::WriteByte,
+    Step::WriteNothing,
+    Step::Writable,
     Step::Close,
     Step::Evict,
     Step::Sweep(Duration::from_secs(2)),
@@ -95,6 +106,14 @@ struct World {
     /// The request that waits, and whether it is woken.
     get: Option<Arc<Flag>>,
     socket: Socket,
+    /// What is being written to the socket: others may come between copying it and taking it out.
+    writing: Option<Vec<u8>>,
+    /// The socket took nothing, and will say when it does again.
+    blocked: bool,
+    /// What the client has of a frame that is not complete.
+    partial: Vec<u8>,
+    /// Times that the socket took less than it was offered.
+    hiccups: u8,
     probes: u8,
     /// Broadcasts so far, and how many of them the outbox took.
     published: u64,
@@ -125,6 +144,10 @@ impl World {
             websocket_marks: 0,
             get: None,
             socket: Socket::Absent,
+            writing: None,
+            blocked: false,
+            partial: Vec::new(),
+            hiccups: 0,
             probes: 0,
             published: 0,
             taken: 0,
@@ -137,9 +160,32 @@ impl World {
         }
     }
 
-    fn after(&self, path: &[Step]) -> Self {
-        let mut world = Self::new(self.now, self.events.clone(), [self.poller, self.websocket], self.limits);
-        path.iter().for_each(|&step| world.perform(step));
+    /// The same world, that goes on by itself.
+    fn fork(&self) -> Self {
+        let get = self.get.as_ref().map(|flag| Arc::new(Flag(flag.0.load(Ordering::Relaxed).into())));
+        let stage = match &self.handover.stage {
+            Stage::Polling { get: Get::Waiting(_), probing } => {
+                let waker = get.clone().expect("a request waits").into();
+                Stage::Polling { get: Get::Waiting(waker), probing: *probing }
+            }
+            Stage::Polling { get: Get::Absent, probing } => Stage::Polling { get: Get::Absent, probing: *probing },
+            Stage::Polling { get: Get::Released, probing } => Stage::Polling { get: Get::Released, probing: *probing },
+            Stage::Over(over) => Stage::Over(*over),
+        };
+        Self {
+            events: self.events.clone(),
+            outbox: self.outbox.fork(),
+            handover: Handover { stage, heard: self.handover.heard },
+            get,
+            writing: self.writing.clone(),
+            partial: self.partial.clone(),
+            ..*self
+        }
+    }
+
+    fn after(&self, step: Step) -> Self {
+        let mut world = self.fork();
+        world.perform(step);
         world
     }
 
@@ -149,10 +195,13 @@ impl World {
             Step::Get => true,
             Step::WakeGet => self.get.as_ref().is_some_and(|flag| flag.0.load(Ordering::Relaxed)),
             Step::AbandonGet => self.get.is_some(),
-            Step::Flush => self.poller_marks > 0,
+            Step::Flush => self.in_slot,
             Step::BeginProbe => self.socket == Socket::Absent && self.probes < PROBES,
             Step::Release | Step::EndProbe | Step::Upgrade => self.socket == Socket::Probing,
-            Step::FlushSocket => self.websocket_marks > 0,
+            Step::FlushSocket => self.socket == Socket::Carrying && self.writing.is_none(),
+            Step::WriteAll => self.writing.is_some(),
+            Step::WriteByte | Step::WriteNothing => self.writing.is_some() && self.hiccups < HICCUPS,
+            Step::Writable => self.blocked,
             Step::Close => !self.closed,
             Step::Evict => !self.evicted,
             Step::Sweep(_) => self.in_slot,
@@ -184,6 +233,21 @@ impl World {
             }
             Step::Upgrade => self.upgrade(),
             Step::FlushSocket => self.flush_socket(),
+            Step::WriteAll => self.write(usize::MAX),
+            Step::WriteByte => {
+                self.hiccups += 1;
+                self.write(1);
+            }
+            Step::WriteNothing => {
+                self.hiccups += 1;
+                self.writing = None;
+                self.blocked = true;
+                self.outbox.block(self.now);
+            }
+            Step::Writable => {
+                self.blocked = false;
+                self.mark(Some(self.websocket));
+            }
             Step::Close => {
                 self.closed = true;
                 let home = self.outbox.close(Disconnect::ServerShutdown);
@@ -241,8 +305,8 @@ impl World {
         match self.decide(|handover, _| handover.begin_get(now)) {
             Ok(()) => {
                 assert!(self.get.is_none());
-                self.get = Some(Arc::default());
-                self.poll_get();
+                // It is looked at soon for the first time.
+                self.get = Some(Arc::new(Flag(true.into())));
             }
             Err(GetError::Overlap) => {
                 assert!(self.get.is_some());
@@ -310,31 +374,38 @@ impl World {
         }
     }
 
+    /// As `websocket::Socket::write`, until it has something to write.
     fn flush_socket(&mut self) {
         self.websocket_marks = 0;
         if self.socket != Socket::Carrying {
             return;
         }
-        loop {
-            let mut bytes = Vec::new();
-            match self.outbox.copy_to(&mut bytes, usize::MAX) {
-                Waiting::Nothing => return,
-                Waiting::Frames => {
-                    let mut rest = &bytes[..];
-                    while let [_, length, frame @ ..] = rest {
-                        let (packet, after) = frame.split_at(usize::from(*length));
-                        self.receive(&packet[1..]);
-                        rest = after;
-                    }
-                    if self.outbox.advance(bytes.len(), self.now) == Next::Done {
-                        return;
-                    }
-                }
-                Waiting::Close(reason) | Waiting::Drop(reason) => {
-                    self.socket = Socket::Ended;
-                    return self.tell(reason);
-                }
+        let mut bytes = Vec::new();
+        match self.outbox.copy_to(&mut bytes, usize::MAX) {
+            Waiting::Nothing => {}
+            Waiting::Frames => self.writing = Some(bytes),
+            Waiting::Close(reason) | Waiting::Drop(reason) => {
+                self.socket = Socket::Ended;
+                self.blocked = false;
+                self.tell(reason);
             }
+        }
+    }
+
+    /// The socket takes so many bytes of what it was offered.
+    fn write(&mut self, most: usize) {
+        let mut bytes = self.writing.take().expect("something is being written");
+        bytes.truncate(most);
+        self.partial.extend_from_slice(&bytes);
+        while let [_, length, rest @ ..] = &self.partial[..]
+            && let Some((packet, rest)) = rest.split_at_checked(usize::from(*length))
+        {
+            let (packet, rest) = (packet.to_vec(), rest.to_vec());
+            self.receive(&packet[1..]);
+            self.partial = rest;
+        }
+        if self.outbox.advance(bytes.len(), self.now) == Next::Again {
+            self.flush_socket();
         }
     }
 
@@ -345,11 +416,22 @@ impl World {
         self.mark(home);
     }
 
-    /// Everybody who has something to do does it.
+    /// Everybody who has something to do does it. That nobody comes to a slot without being called is the point.
     fn settle(&mut self) {
-        while let Some(step) =
-            [Step::Flush, Step::FlushSocket, Step::WakeGet].into_iter().find(|&step| self.is_possible(step))
-        {
+        loop {
+            let step = if self.is_possible(Step::WriteAll) {
+                Step::WriteAll
+            } else if self.poller_marks > 0 {
+                Step::Flush
+            } else if self.websocket_marks > 0 {
+                Step::FlushSocket
+            } else if self.is_possible(Step::WakeGet) {
+                Step::WakeGet
+            } else if self.is_possible(Step::Writable) {
+                Step::Writable
+            } else {
+                return;
+            };
             self.perform(step);
         }
     }
@@ -423,6 +505,18 @@ impl World {
             }
             Some(_) => assert!(self.received <= self.taken),
         }
+        if ended.is_some() {
+            self.check_silence();
+        }
+    }
+
+    /// After the end there is nothing more, whatever comes.
+    fn check_silence(mut self) {
+        let received = self.received;
+        self.publish();
+        self.get();
+        self.settle();
+        assert_eq!((self.received, self.get.is_none()), (received, true), "something comes after the end");
     }
 
     /// All that what happens next depends on.
@@ -435,9 +529,10 @@ impl World {
         };
         let get = self.get.as_ref().map(|flag| flag.0.load(Ordering::Relaxed));
         format!(
-            "{:?} {stage} {get:?} {:?} {:?} {:?} {:?}",
+            "{:?} {stage} {get:?} {:?} {:?} {:?} {:?} {:?}",
             self.outbox,
-            (self.poller_marks > 0, self.websocket_marks > 0, self.socket, self.probes),
+            (&self.writing, self.blocked, &self.partial),
+            (self.poller_marks > 0, self.websocket_marks > 0, self.socket, self.probes, self.hiccups),
             (self.published, self.taken, self.received),
             (self.closed, self.evicted, self.swept, self.in_slot),
             self.told
@@ -445,9 +540,20 @@ impl World {
     }
 }
 
+/// How much there was to see.
+#[derive(Debug)]
+struct Explored {
+    states: usize,
+    /// Different sequences of [`LENGTH`] steps, all of which lead through these states only.
+    sequences: u128,
+}
+
+/// Steps of the sequences that are counted.
+const LENGTH: usize = 16;
+
 /// Visits every state that can be reached while so many events are published, of which so many may wait for a client that
-/// does not poll. Returns how many states there are.
-fn explore(events: u64, waiting: usize) -> usize {
+/// does not poll. Two sequences of steps that lead to the same state go on alike, so this covers all sequences of any length.
+fn explore(events: u64, waiting: usize) -> Explored {
     let now = clock::now();
     let workers = Workers::new();
     let homes = [0, 1].map(|slot| Home { worker: workers.claim().unwrap(), slot });
@@ -461,31 +567,38 @@ fn explore(events: u64, waiting: usize) -> usize {
         homes,
         Limits { bytes: (waiting * size).div_ceil(READER_SHARE), age: AGE, lag: Duration::ZERO },
     );
-    let mut seen = HashSet::from([start.fingerprint()]);
-    let mut paths = VecDeque::from([Vec::new()]);
-    while let Some(path) = paths.pop_front() {
-        let here = start.after(&path);
+    let mut seen = HashMap::from([(start.fingerprint(), 0)]);
+    let mut leads_to: Vec<Vec<usize>> = vec![Vec::new()];
+    let mut unvisited = vec![(0, start)];
+    while let Some((number, here)) = unvisited.pop() {
         for step in STEPS.into_iter().filter(|&step| here.is_possible(step)) {
-            let path = [&path[..], &[step]].concat();
-            if seen.insert(start.after(&path).fingerprint()) {
-                paths.push_back(path);
-            }
+            let next = here.after(step);
+            let next_number = *seen.entry(next.fingerprint()).or_insert_with(|| {
+                unvisited.push((leads_to.len(), next));
+                leads_to.push(Vec::new());
+                leads_to.len() - 1
+            });
+            leads_to[number].push(next_number);
         }
+        here.fork().check_release();
+        here.fork().check_absence();
         here.check();
-        start.after(&path).check_release();
-        start.after(&path).check_absence();
     }
-    seen.len()
+    let mut sequences = vec![1; leads_to.len()];
+    for _ in 0..LENGTH {
+        sequences = leads_to.iter().map(|next| next.iter().map(|&number| sequences[number]).sum()).collect();
+    }
+    Explored { states: leads_to.len(), sequences: sequences[0] }
 }
 
 #[test]
 fn nothing_is_lost_doubled_or_out_of_order() {
-    let states = explore(3, 100);
-    assert!(states > 10_000, "only {states} states");
+    let explored = explore(3, 100);
+    assert!(explored.states > 10_000 && explored.sequences > 1_000_000_000, "only {explored:?}");
 }
 
 #[test]
 fn nor_where_a_client_that_does_not_come_is_evicted() {
-    let states = explore(2, 1);
-    assert!(states > 1000, "only {states} states");
+    let explored = explore(2, 1);
+    assert!(explored.states > 10_000 && explored.sequences > 1_000_000_000, "only {explored:?}");
 }
