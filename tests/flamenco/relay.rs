@@ -171,3 +171,39 @@ async fn a_flood_is_bounded_and_arrives() {
     browser.next_where("/message", |message| message["name"] == "4999").await;
     assert!(server.rss() < 150 << 20, "{} MB", server.rss() >> 20);
 }
+
+#[actix_rt::test]
+async fn megabytes_of_log_at_once_reach_who_reads_them() {
+    let manager = StandIn::start("3.0-beta").await;
+    let server = Server::before(&manager.url(), &[]).await;
+    let mut browser = Browser::connect(&server.address()).await;
+    browser.subscribe("tasklog", Some(JOB)).await;
+    let log: String = (0..200_000).map(|number| format!("line {number} of a long log 🎬\n")).collect();
+    assert!(log.len() > 5 << 20);
+    manager.emit("/tasklog", &json!({"task_id": JOB, "log": log})).await;
+    let mut told = String::new();
+    while told.len() < log.len() {
+        told.push_str(browser.next("/tasklog").await["log"].as_str().unwrap());
+    }
+    assert!(told == log);
+    let more = json!({"task_id": JOB, "log": "and more\n"});
+    manager.emit("/tasklog", &more).await;
+    assert_eq!(browser.next("/tasklog").await, more);
+}
+
+#[actix_rt::test]
+async fn a_manager_that_does_not_read_is_left_and_found_again() {
+    let manager = StandIn::start("3.9-alpha0").await;
+    manager.state.ping_timeout.set(1000);
+    let server = Server::before(&manager.url(), &[]).await;
+    let mut browser = Browser::connect(&server.address()).await;
+    manager.state.reads.set(false);
+    browser.next_where("/status", |status| status["status"] == "unknown").await;
+    let waited = browser.subscribe("job", Some(JOB)).await;
+    assert!(waited >= Duration::from_millis(990), "nobody supplies it, and {waited:?} is too soon");
+    assert!(server.log().contains("no sign of life within the ping time-out"), "{}", server.log());
+    manager.state.reads.set(true);
+    server.until_relay("connected").await;
+    until("its room to be asked for", async || manager.was_asked(&format!("subscribe job {JOB}")) > 0).await;
+    assert_eq!(server.stats().await["sessions"]["total"], 1, "nobody was sent away");
+}

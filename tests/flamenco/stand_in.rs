@@ -37,6 +37,10 @@ pub(super) struct State {
     pub(super) logs: RefCell<HashMap<String, Vec<u8>>>,
     /// Whether subscriptions are acknowledged.
     pub(super) acknowledges: Cell<bool>,
+    /// Whether what comes over live connections is read.
+    pub(super) reads: Cell<bool>,
+    /// How long nothing may come over a live connection, in milliseconds.
+    pub(super) ping_timeout: Cell<u32>,
     /// What was asked, method and path, and what was subscribed to.
     pub(super) asked: RefCell<Vec<String>>,
     links: RefCell<Vec<mpsc::Sender<Message>>>,
@@ -87,6 +91,8 @@ impl StandIn {
             farm: RefCell::new(Some("idle")),
             logs: RefCell::default(),
             acknowledges: Cell::new(true),
+            reads: Cell::new(true),
+            ping_timeout: Cell::new(60_000),
             asked: RefCell::default(),
             links: RefCell::default(),
             connections: RefCell::default(),
@@ -189,8 +195,10 @@ async fn talk(state: &State, mut stream: TcpStream, request: &Request) {
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut link = Framed::new(stream, Codec::new());
-    for text in [r#"0{"sid":"x","upgrades":[],"pingInterval":25000,"pingTimeout":60000}"#, "40"] {
-        link.send(Message::Text(text.into())).await.unwrap();
+    let timeout = state.ping_timeout.get();
+    let open = format!(r#"0{{"sid":"x","upgrades":[],"pingInterval":{},"pingTimeout":{timeout}}}"#, timeout / 2);
+    for text in [&open, "40"] {
+        link.send(Message::Text(text.to_owned().into())).await.unwrap();
     }
     let (sender, mut outgoing) = mpsc::channel(10_000);
     state.links.borrow_mut().push(sender);
@@ -200,7 +208,7 @@ async fn talk(state: &State, mut stream: TcpStream, request: &Request) {
                 Some(message) => { if link.send(message).await.is_err() { return } }
                 None => return,
             },
-            frame = link.next() => match frame {
+            frame = link.next(), if state.reads.get() => match frame {
                 Some(Ok(Frame::Text(text))) => {
                     if let Some(answer) = state.receive(std::str::from_utf8(&text).unwrap())
                         && link.send(Message::Text(answer.into())).await.is_err()
