@@ -32,6 +32,7 @@ use crate::{
     },
     outbox::{self, Workers},
     proxy::Proxy,
+    service_manager,
     session::Rules,
     stats::Stats,
     transport::{self, Origins},
@@ -119,6 +120,8 @@ pub async fn serve(
         actix_rt::spawn(ingest::demo::run(intake.clone()));
     }
     ready(addresses.0, addresses.1).map_err(ServeError::Stdout)?;
+    service_manager::ready();
+    actix_rt::spawn(service_manager::keep_watchdog(hub.clone()));
 
     let mut end_of_stdin = mpsc::channel(1);
     if options.events_from_stdin {
@@ -136,6 +139,7 @@ pub async fn serve(
         }
         Some(failure) = failure.recv() => return Err(failure.into()),
     }
+    service_manager::stopping();
     tokio::select! {
         () = drain(&hub, &jobs, servers) => {}
         () = actix_rt::time::sleep(options.shutdown_timeout) => log::warn!("not everything could be sent in time"),

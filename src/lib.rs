@@ -30,6 +30,7 @@ pub mod membership;
 pub mod outbox;
 pub mod protocol;
 pub mod proxy;
+pub mod service_manager;
 pub mod session;
 pub mod stats;
 pub mod tools;

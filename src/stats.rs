@@ -9,11 +9,17 @@ use std::{
     time::Instant,
 };
 
+use prometheus_client::metrics::histogram::Histogram;
+
 use crate::{disconnect::Disconnect, farm::EventKind};
 
 /// Unknown status words that are logged, all in all, and how much of each.
 const MAX_STATUS_WORDS: usize = 100;
 const MAX_STATUS_WORD: usize = 40;
+
+/// Seconds that tell apart a healthy flush, one under load, and one that somebody notices.
+const LATENCY_BUCKETS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -96,6 +102,8 @@ pub enum SourceState {
 }
 
 impl SourceState {
+    pub const ALL: [Self; 3] = [Self::Away, Self::Comparing, Self::Connected];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Away => "away",
@@ -200,6 +208,9 @@ pub struct Stats {
     pub bytes_out: Counter,
     /// Updates that took the place of an older one, for a client that lags.
     pub coalesced: Counter,
+    /// Seconds from the oldest broadcast of a worker's flush until the last client that takes bytes has it. Once for each time a
+    /// worker goes around, so that a delivery costs nothing more.
+    pub publish_to_write: Histogram,
     /// Messages that made an actor panic twice, and were dropped.
     pub poisoned: Counter,
     /// Restarts of actors after a panic.
@@ -223,6 +234,7 @@ impl Stats {
             deliveries: Counter::default(),
             bytes_out: Counter::default(),
             coalesced: Counter::default(),
+            publish_to_write: Histogram::new(LATENCY_BUCKETS),
             poisoned: Counter::default(),
             restarts: Counter::default(),
             unknown_statuses: Counter::default(),

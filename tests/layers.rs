@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Who may use whom. `*` may be used by all.
-const MAY_USE: [(&str, &[&str]); 21] = [
+const MAY_USE: [(&str, &[&str]); 22] = [
     ("clock", &[]),
     ("protocol", &[]),
     ("farm", &[]),
@@ -36,6 +36,7 @@ const MAY_USE: [(&str, &[&str]); 21] = [
             "stats",
         ],
     ),
+    ("service_manager", &["actors"]),
     ("client", &["protocol"]),
     ("proxy", &["client"]),
     ("transport", &["actors", "disconnect", "frame", "outbox", "protocol", "proxy", "session", "stats"]),
@@ -44,7 +45,19 @@ const MAY_USE: [(&str, &[&str]); 21] = [
     ("tools", &["client", "farm", "protocol"]),
     (
         "app",
-        &["actors", "client", "config", "disconnect", "ingest", "outbox", "proxy", "session", "stats", "transport"],
+        &[
+            "actors",
+            "client",
+            "config",
+            "disconnect",
+            "ingest",
+            "outbox",
+            "proxy",
+            "service_manager",
+            "session",
+            "stats",
+            "transport",
+        ],
     ),
     ("main", &["app", "config", "tools"]),
 ];

@@ -129,7 +129,7 @@ impl RoomRegistry {
                 rooms.iter().for_each(|&room| self.roster.push_to(&self.membership, room, &mut push))
             }
         }
-        self.workers.mark_all(&mut self.marks);
+        self.workers.mark_all(&mut self.marks, Some(publish.frame.published()));
         self.stats.deliveries.add(deliveries);
         self.stats.coalesced.add(coalesced);
         for member in evicted {
@@ -176,7 +176,7 @@ impl Actor for RoomRegistry {
         self.membership = self.roster.membership();
         // The attempt that failed may have pushed and not come to mark.
         self.roster.seats.iter().filter_map(|(_, seat)| seat.outbox.remark()).for_each(|home| self.marks.add(home));
-        self.workers.mark_all(&mut self.marks);
+        self.workers.mark_all(&mut self.marks, None);
         match self.in_hand.take() {
             Some(InHand { command, attempts: MAX_ATTEMPTS.. }) => self.give_up(&command),
             in_hand => {

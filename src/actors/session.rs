@@ -12,7 +12,10 @@ use actix::{Actor, ActorContext, Addr, Context, Handler};
 
 use super::{
     Chat, RoomRegistry,
-    messages::{Enter, Exit, Join, Leave, ListOutboxes, Receive, ReceiveBody, Say, SessionKey, Tell, TransportClosed},
+    messages::{
+        Enter, Exit, Join, Leave, ListOutboxes, Receive, ReceiveBody, Say, SessionKey, TakeCensus, Tell,
+        TransportClosed,
+    },
 };
 use crate::{
     clock,
@@ -29,6 +32,9 @@ use crate::{
 
 /// How long a client waits for its acknowledgement while the source has yet to see to its room.
 const SUPPLY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long the registry may take to answer before the server calls itself unhealthy.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Steps in which all sessions are closed.
 const CLOSING_STEPS: u32 = 40;
@@ -55,6 +61,12 @@ impl Hub {
             Push::QueuedUnseen(home) | Push::Evicted(Some(home)) => self.workers.mark(home),
             Push::Queued | Push::Coalesced | Push::Dropped | Push::Evicted(None) => {}
         }
+    }
+
+    /// Whether the registry answers, without which nobody is told anything.
+    pub async fn is_well(&self) -> bool {
+        let answer = self.registry.send(TakeCensus { rooms: false });
+        matches!(actix_rt::time::timeout(HEALTH_TIMEOUT, answer).await, Ok(Ok(_)))
     }
 
     /// Ends a session politely once what waits for it is sent.

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "fault-injection")]
 mod debug;
+mod metrics;
 mod stats;
 
 use std::{io, net::TcpListener, sync::Arc};
@@ -63,6 +64,7 @@ pub fn serve(intake: Arc<Intake>, hub: Arc<Hub>, options: Options, listener: Tcp
             .wrap(from_fn(authorize))
             .route("/api/events", web::post().to(events))
             .route("/api/stats", web::get().to(stats::stats))
+            .route("/metrics", web::get().to(metrics::metrics))
             .default_service(web::to(HttpResponse::NotFound));
         #[cfg(feature = "fault-injection")]
         let app = app.route("/api/debug/panic", web::post().to(debug::panic));

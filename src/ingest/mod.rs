@@ -106,6 +106,11 @@ impl Intake {
         self.stats
     }
 
+    /// Events that were taken and not yet handed to every session that is to get them.
+    pub fn backlog(&self) -> usize {
+        self.limits.backlog.saturating_sub(self.permits.available_permits())
+    }
+
     /// Publishes the events in their order; returns once each was handed to every session that is to get it.
     pub async fn submit(&self, source: Source, events: Vec<IncomingEvent>) -> Result<(), Overloaded> {
         let permits = self.permits.try_acquire_many(self.cost(&events)).map_err(|_| {

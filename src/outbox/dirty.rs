@@ -3,9 +3,12 @@
 //! Whoever adds to an outbox that nobody looks after puts its slot on the list of its worker. A worker takes its whole list
 //! at once, so while it flushes, any number of broadcasts cost one list entry a client and at most one wake.
 
-use std::sync::{
-    Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Instant,
 };
 
 use tokio::sync::Notify;
@@ -53,6 +56,8 @@ struct Dirty {
     slots: Vec<u32>,
     /// The worker waits to be woken. Set under the same lock as the list is read, so no wake is lost.
     asleep: bool,
+    /// When the oldest broadcast was published that made a slot dirty.
+    oldest: Option<Instant>,
     close: Option<Disconnect>,
 }
 
@@ -61,6 +66,8 @@ struct Dirty {
 pub struct Taken {
     /// To be told to [`Workers::flushed`] when the slots are.
     pub published: u64,
+    /// When the oldest broadcast was published that is to be flushed.
+    pub oldest: Option<Instant>,
     /// Close everyone, for this reason.
     pub close: Option<Disconnect>,
 }
@@ -87,11 +94,15 @@ impl Workers {
         self.list(home.worker).add(&self.published, |dirty| dirty.slots.push(home.slot));
     }
 
-    /// Puts all of `marks` on their workers' lists, with at most one wake each, and leaves `marks` empty.
-    pub fn mark_all(&self, marks: &mut Marks) {
+    /// Puts all of `marks` on their workers' lists, with at most one wake each, and leaves `marks` empty. `published` is when the
+    /// broadcast was that marked them, if one did.
+    pub fn mark_all(&self, marks: &mut Marks, published: Option<Instant>) {
         for (list, slots) in self.lists.iter().zip(&mut marks.slots) {
             if !slots.is_empty() {
-                list.add(&self.published, |dirty| dirty.slots.append(slots));
+                list.add(&self.published, |dirty| {
+                    dirty.slots.append(slots);
+                    dirty.oldest = dirty.oldest.or(published);
+                });
             }
         }
     }
@@ -106,7 +117,8 @@ impl Workers {
                 let mut dirty = list.lock();
                 if !dirty.slots.is_empty() || dirty.close.is_some() {
                     std::mem::swap(&mut dirty.slots, slots);
-                    return Taken { published: self.published.load(Ordering::Acquire), close: dirty.close.take() };
+                    let published = self.published.load(Ordering::Acquire);
+                    return Taken { published, oldest: dirty.oldest.take(), close: dirty.close.take() };
                 }
                 dirty.asleep = true;
             }

@@ -27,7 +27,7 @@ use self::{
     worker::Worker,
 };
 use crate::{
-    actors::{Hub, messages::TakeCensus},
+    actors::Hub,
     protocol::{HandshakeError, HandshakeQuery, TransportName},
     proxy::{self, Proxy, Upstream},
     stats::{Gauge, Presence, Source},
@@ -35,9 +35,6 @@ use crate::{
 
 /// Where the server says whether it is well.
 const HEALTH_PATH: &str = "/healthz";
-
-/// How long the registry may take to answer before the server calls itself unhealthy.
-const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Connections that the kernel holds until they are accepted: a whole farm's browsers come back at once.
 const BACKLOG: u32 = 4096;
@@ -114,17 +111,13 @@ pub fn serve(hub: Arc<Hub>, options: Options, listener: TcpListener) -> io::Resu
 
 /// Green while the registry answers, also while the Manager is away.
 async fn health(door: web::Data<Door>) -> HttpResponse {
-    let answer = door.hub.registry.send(TakeCensus { rooms: false });
-    match actix_rt::time::timeout(HEALTH_TIMEOUT, answer).await {
-        Ok(Ok(_)) => {
-            let manager = door.hub.stats.source(Source::Relay).state();
-            let manager = manager.map_or_else(String::new, |state| format!("manager: {}\n", state.as_str()));
-            HttpResponse::Ok().content_type("text/plain").body(format!("ok\n{manager}"))
-        }
-        Ok(Err(_)) | Err(_) => {
-            HttpResponse::ServiceUnavailable().content_type("text/plain").body("the room registry does not answer\n")
-        }
+    if !door.hub.is_well().await {
+        let mut unavailable = HttpResponse::ServiceUnavailable();
+        return unavailable.content_type("text/plain").body("the room registry does not answer\n");
     }
+    let manager = door.hub.stats.source(Source::Relay).state();
+    let manager = manager.map_or_else(String::new, |state| format!("manager: {}\n", state.as_str()));
+    HttpResponse::Ok().content_type("text/plain").body(format!("ok\n{manager}"))
 }
 
 /// A request to become a WebSocket. The connection is served by a task of its own, so that what HTTP needed for it is freed.

@@ -15,6 +15,7 @@ use crate::{
     clock,
     disconnect::Disconnect,
     outbox::{Home, WorkerId, Workers},
+    stats::Stats,
 };
 
 /// Sessions that are flushed before others may run: broadcasts that arrive meanwhile join the outboxes of those that were not
@@ -49,6 +50,7 @@ pub(super) trait Carrier {
 pub(super) struct Worker {
     id: WorkerId,
     workers: Arc<Workers>,
+    stats: &'static Stats,
     slots: RefCell<Slab<Option<Rc<dyn Carrier>>>>,
     read_buffer: RefCell<Box<[u8]>>,
 }
@@ -60,14 +62,15 @@ thread_local! {
 impl Worker {
     /// The worker of this thread, made when it is first asked for; `None` when the server has too many.
     pub(super) fn current(hub: &Hub) -> Option<Rc<Self>> {
-        WORKER.with(|worker| worker.get_or_init(|| Self::start(hub.workers.clone())).clone())
+        WORKER.with(|worker| worker.get_or_init(|| Self::start(hub)).clone())
     }
 
-    fn start(workers: Arc<Workers>) -> Option<Rc<Self>> {
-        let id = workers.claim()?;
+    fn start(hub: &Hub) -> Option<Rc<Self>> {
+        let id = hub.workers.claim()?;
         let worker = Rc::new(Self {
             id,
-            workers,
+            workers: hub.workers.clone(),
+            stats: hub.stats,
             slots: RefCell::new(Slab::new()),
             read_buffer: RefCell::new(vec![0; READ_BUFFER].into_boxed_slice()),
         });
@@ -118,6 +121,10 @@ impl Worker {
                 tokio::task::yield_now().await;
             }
             self.workers.flushed(self.id, taken.published);
+            if let Some(published) = taken.oldest {
+                let waited = clock::now().saturating_duration_since(published);
+                self.stats.publish_to_write.observe(waited.as_secs_f64());
+            }
             scratch.clear();
             scratch.shrink_to(SCRATCH);
         }

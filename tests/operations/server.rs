@@ -1,0 +1,249 @@
+//! The started server, HTTP by hand, and WebSockets as far as these tests need them.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use flamenco_webupdates::clock;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+/// Far above what a healthy server needs on a busy machine.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_flamenco-webupdates");
+
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) browsers: SocketAddr,
+    pub(crate) manager: SocketAddr,
+}
+
+impl Server {
+    pub(crate) fn start(options: &[&str]) -> Self {
+        Self::start_in(&[], options)
+    }
+
+    /// Starts it with these environment variables.
+    pub(crate) fn start_in(environment: &[(&str, &str)], options: &[&str]) -> Self {
+        let mut child = Command::new(BINARY)
+            .args(["serve", "--listen", "127.0.0.1:0", "--manager-listen", "127.0.0.1:0"])
+            .args(options)
+            .env("RUST_LOG", "warn")
+            .envs(environment.iter().copied())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut ready = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+        let address = |name: &str| {
+            let (_, rest) =
+                ready.split_once(&format!("{name}=http://")).unwrap_or_else(|| panic!("not ready: {ready:?}"));
+            rest.split_whitespace().next().unwrap().parse().unwrap()
+        };
+        Self { browsers: address("browsers"), manager: address("manager"), child }
+    }
+
+    /// Memory that it has in use, in bytes.
+    pub(crate) fn rss(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let deadline = clock::now() + DEADLINE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(clock::now() < deadline, "it does not end");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    pub(crate) async fn manager_get(&self, path: &str) -> Answer {
+        Connection::open(self.manager).await.get(path, &[]).await
+    }
+
+    pub(crate) async fn stats(&self) -> Value {
+        serde_json::from_str(&self.manager_get("/api/stats").await.body).unwrap()
+    }
+
+    /// Asks for the figures until they are as they should be.
+    pub(crate) async fn until(&self, what: &str, check: impl Fn(&Value) -> bool) {
+        let mut stats = Value::Null;
+        let asked = timeout(DEADLINE, async {
+            loop {
+                stats = self.stats().await;
+                if check(&stats) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        asked.await.unwrap_or_else(|_| panic!("waited for {what}: {stats}"));
+    }
+
+    /// Waits until so many were refused for this reason.
+    pub(crate) async fn until_refused(&self, reason: &str, count: u64) {
+        self.until(reason, |stats| stats["refused"][reason] == count).await;
+    }
+
+    pub(crate) async fn publish(&self, events: &str) {
+        let answer = Connection::open(self.manager).await.post("/api/events", "application/json", events).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A connection that is kept alive.
+pub(crate) struct Connection {
+    pub(crate) stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+impl Connection {
+    pub(crate) async fn open(to: SocketAddr) -> Self {
+        let stream = TcpStream::connect(to).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, buffer: Vec::new() }
+    }
+
+    pub(crate) async fn get(&mut self, target: &str, headers: &[(&str, &str)]) -> Answer {
+        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        self.request(&format!("GET {target} HTTP/1.1\r\nhost: farm\r\n{headers}\r\n")).await.expect("an answer")
+    }
+
+    pub(crate) async fn post(&mut self, target: &str, content_type: &str, body: &str) -> Answer {
+        let length = body.len();
+        let head = format!(
+            "POST {target} HTTP/1.1\r\nhost: farm\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n"
+        );
+        self.request(&(head + body)).await.expect("an answer")
+    }
+
+    /// Sends these bytes and reads one answer; `None` when the connection ends without one.
+    pub(crate) async fn request(&mut self, request: &str) -> Option<Answer> {
+        // A server that refuses may do so before it has all.
+        let _ = self.stream.write_all(request.as_bytes()).await;
+        timeout(DEADLINE, self.answer()).await.expect("it answers in time")
+    }
+
+    pub(crate) async fn answer(&mut self) -> Option<Answer> {
+        let end = loop {
+            if let Some(end) = self.buffer.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+                break end + 4;
+            }
+            self.read().await?;
+        };
+        let head = String::from_utf8(self.buffer[..end].to_vec()).unwrap().to_ascii_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
+        while self.buffer.len() < end + length {
+            self.read().await?;
+        }
+        let body = String::from_utf8(self.buffer[end..end + length].to_vec()).unwrap();
+        self.buffer.drain(..end + length);
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
+        Some(Answer { status, head, body })
+    }
+
+    /// Whether the server closes it without sending anything more.
+    pub(crate) async fn is_closed(&mut self) -> bool {
+        timeout(DEADLINE, self.read()).await.expect("it is closed in time").is_none()
+    }
+
+    async fn read(&mut self) -> Option<()> {
+        match self.stream.read_buf(&mut self.buffer).await {
+            Ok(0) | Err(_) => None,
+            Ok(_) => Some(()),
+        }
+    }
+}
+
+/// A browser with a WebSocket that is greeted.
+pub(crate) struct Browser(Connection);
+
+/// The target of a WebSocket's handshake.
+pub(crate) const WEBSOCKET: &str = "/socket.io/?EIO=3&transport=websocket";
+
+/// The headers of one.
+pub(crate) const UPGRADE: [(&str, &str); 4] = [
+    ("connection", "upgrade"),
+    ("upgrade", "websocket"),
+    ("sec-websocket-version", "13"),
+    ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+];
+
+impl Browser {
+    pub(crate) async fn connect(to: SocketAddr) -> Self {
+        Self::try_connect(to, &[]).await.unwrap_or_else(|refusal| panic!("it is refused: {refusal:?}"))
+    }
+
+    /// With these headers too.
+    pub(crate) async fn try_connect(to: SocketAddr, headers: &[(&str, &str)]) -> Result<Self, Answer> {
+        let mut connection = Connection::open(to).await;
+        let answer = connection.get(WEBSOCKET, &[&UPGRADE, headers].concat()).await;
+        if answer.status != 101 {
+            return Err(answer);
+        }
+        let mut browser = Self(connection);
+        assert!(browser.next().await.unwrap().starts_with("0{"));
+        assert_eq!(browser.next().await.unwrap(), "40");
+        Ok(browser)
+    }
+
+    /// The text of the next frame; `None` at the end.
+    pub(crate) async fn next(&mut self) -> Option<String> {
+        timeout(DEADLINE, async {
+            loop {
+                let bytes = &self.0.buffer;
+                let header = match bytes.get(1) {
+                    Some(126) => bytes.get(2..4).map(|l| (4, usize::from(u16::from_be_bytes([l[0], l[1]])))),
+                    Some(&length) => Some((2, usize::from(length))),
+                    None => None,
+                };
+                if let Some((start, length)) = header.filter(|(start, length)| bytes.len() >= start + length) {
+                    let frame: Vec<u8> = self.0.buffer.drain(..start + length).collect();
+                    return Some(String::from_utf8_lossy(&frame[start..]).into_owned());
+                }
+                self.0.read().await?;
+            }
+        })
+        .await
+        .expect("something comes in time")
+    }
+
+    /// Sends a short text.
+    pub(crate) async fn send(&mut self, text: &str) {
+        let mut frame = vec![0x81, 0x80 | u8::try_from(text.len()).unwrap(), 0, 0, 0, 0];
+        frame.extend_from_slice(text.as_bytes());
+        self.0.stream.write_all(&frame).await.unwrap();
+    }
+}
