@@ -28,6 +28,13 @@ pub struct Limits {
 /// are shared with others, and the age of the oldest bounds it too.
 pub const READER_SHARE: usize = 16;
 
+/// How much one answer to a polling request may hold, at least one.
+#[derive(Debug, Clone, Copy)]
+pub struct BodyRoom {
+    pub bytes: usize,
+    pub packets: usize,
+}
+
 /// The place of a broadcast in the registry's one order; starts at 1.
 pub type Seq = u64;
 
@@ -193,12 +200,12 @@ impl Outbox {
         Next::Done
     }
 
-    /// Takes out what waits, as far as `limit` bytes or one frame, and appends it to `body` in the text framing of a polling
+    /// Takes out what waits, as far as there is room or one frame, and appends it to `body` in the text framing of a polling
     /// request. Until the next request asks, the client counts as blocked; unless there is nothing: then this one waits, and
     /// the next push marks the slot.
-    pub fn take_polling(&self, body: &mut Vec<u8>, limit: usize, now: Instant) -> Waiting {
+    pub fn take_polling(&self, body: &mut Vec<u8>, room: BodyRoom, now: Instant) -> Waiting {
         let mut state = self.lock();
-        let taken = state.queue.take_polling(body, limit, now);
+        let taken = state.queue.take_polling(body, room, now);
         match state.phase {
             Phase::Closed(reason) => Waiting::Drop(reason),
             Phase::Closing(reason) if state.queue.is_empty() => Waiting::Close(reason),
@@ -316,6 +323,7 @@ mod tests {
     use super::*;
     use crate::clock;
 
+    const ROOM: BodyRoom = BodyRoom { bytes: 8, packets: 2 };
     const LIMITS: Limits = Limits { bytes: 100, age: Duration::from_secs(10), lag: Duration::from_secs(1) };
 
     fn frame(published: Instant, text: &str) -> Arc<Frame> {
@@ -402,7 +410,7 @@ mod tests {
         let now = clock::now();
         let poll = |now| {
             let mut body = Vec::new();
-            (outbox.take_polling(&mut body, 8, now), String::from_utf8(body).unwrap())
+            (outbox.take_polling(&mut body, ROOM, now), String::from_utf8(body).unwrap())
         };
         assert_eq!(poll(now), (Waiting::Nothing, String::new()));
         assert_eq!(outbox.push(1, &frame(now, "6aa"), &LIMITS), Push::QueuedUnseen(home), "a poll waits");
@@ -422,7 +430,7 @@ mod tests {
         let (outbox, home) = attached(&Workers::new());
         let now = clock::now();
         outbox.push(1, &frame(now, "6"), &LIMITS);
-        outbox.take_polling(&mut Vec::new(), 8, now);
+        outbox.take_polling(&mut Vec::new(), ROOM, now);
         let much_later = now + LIMITS.age * 3;
         assert_eq!(outbox.evict_overdue(much_later, &LIMITS), None, "nothing waits");
         assert_eq!(outbox.push(2, &frame(much_later, "6"), &LIMITS), Push::Queued);

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::BodyRoom;
 use crate::{farm::supersede::Entity, frame::Frame};
 
 /// Memory for so many frames is kept while nothing waits: a quiet farm then never allocates.
@@ -118,16 +119,16 @@ impl Queue {
         }
     }
 
-    /// Moves frames to the end of a polling body, as many as fit `limit` bytes, but one at least. Returns whether there was one.
-    pub(super) fn take_polling(&mut self, body: &mut Vec<u8>, limit: usize, now: Instant) -> bool {
+    /// Moves frames to the end of a polling body, as many as it has room for, but one at least. Returns whether there was one.
+    pub(super) fn take_polling(&mut self, body: &mut Vec<u8>, room: BodyRoom, now: Instant) -> bool {
         if self.frames.is_empty() {
             return false;
         }
-        body.reserve(self.bytes.min(limit) + 16);
+        body.reserve(self.bytes.min(room.bytes) + 16);
         let mut size = 0;
-        for frame in self.frames.iter().flatten() {
+        for frame in self.frames.iter().flatten().take(room.packets) {
             let more = size + frame.websocket().len();
-            if size > 0 && more > limit {
+            if size > 0 && more > room.bytes {
                 break;
             }
             body.extend_from_slice(frame.polling());

@@ -17,8 +17,9 @@ use std::fmt::Write as _;
 /// last request; each costs the server a few dozen bytes beside its text.
 pub const DEFAULT_MAX_PACKETS: usize = 1000;
 
-/// How many packets a body for a client should hold: python-engineio 3 refuses more.
-pub const MAX_PACKETS_FOR_CLIENT: usize = 16;
+/// How many packets a body for a client that is written in Python may hold, besides a close packet at its end: python-engineio
+/// 3 refuses more.
+pub const MAX_PACKETS_FOR_PYTHON: usize = 15;
 
 /// No body comes near a length of more digits, and a number of so many fits 32 bits.
 const MAX_LENGTH_DIGITS: usize = 9;

@@ -15,10 +15,13 @@ use actix_web::{
 };
 use futures_util::StreamExt;
 
-use self::{handover::GetError, poller::Poller};
 pub(super) use self::{
     handover::ProbeError,
     poller::{Pollers, Probe},
+};
+use self::{
+    handover::{CLOSE, GetError},
+    poller::Poller,
 };
 use super::{
     Door,
@@ -26,6 +29,7 @@ use super::{
 };
 use crate::{
     disconnect::Disconnect,
+    outbox::BodyRoom,
     protocol::{HandshakeError, HandshakeQuery, SessionId, TransportName, engine_payload},
     stats::Refused,
 };
@@ -34,6 +38,9 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=UTF-8");
 const SCRIPT: HeaderValue = HeaderValue::from_static("text/javascript; charset=UTF-8");
 /// A script's client posts from a form, and some browsers offer what comes back for download if it is no page.
 const PAGE: HeaderValue = HeaderValue::from_static("text/html; charset=UTF-8");
+
+/// Bytes of packets in one answer, unless a single one is bigger: as much as the kernel takes at once.
+const MAX_BODY: usize = 64 * 1024;
 
 /// Seconds for which a browser may remember that it may post.
 const PREFLIGHT_AGE: HeaderValue = HeaderValue::from_static("600");
@@ -63,8 +70,8 @@ async fn respond(request: &HttpRequest, body: Payload, door: &Arc<Door>) -> Http
         Err(error) => return refuse(door, error.into()),
     };
     let answer = match (query.transport, request.method(), query.sid) {
-        (TransportName::Polling, &Method::GET, None) => open(door, query.jsonp).await,
-        (TransportName::Polling, &Method::GET, Some(sid)) => get(door, sid, query.jsonp).await,
+        (TransportName::Polling, &Method::GET, None) => open(request, door, query.jsonp).await,
+        (TransportName::Polling, &Method::GET, Some(sid)) => get(request, door, sid, query.jsonp).await,
         (TransportName::Polling, &Method::POST, Some(sid)) => post(request, body, door, sid, query.jsonp).await,
         (TransportName::WebSocket, &Method::GET, Some(_)) => Err(HandshakeError::SessionUnknown.into()),
         (TransportName::WebSocket, &Method::GET, None) => Err(HandshakeError::BadRequest.into()),
@@ -74,22 +81,31 @@ async fn respond(request: &HttpRequest, body: Payload, door: &Arc<Door>) -> Http
 }
 
 /// A new session. Its first answer holds its first packets.
-async fn open(door: &Arc<Door>, jsonp: Option<u64>) -> Result<HttpResponse, Refusal> {
+async fn open(request: &HttpRequest, door: &Arc<Door>, jsonp: Option<u64>) -> Result<HttpResponse, Refusal> {
     let stats = door.hub.stats;
     let (worker, presence) = door.enter(&stats.polling_sessions)?;
-    answer_get(&Poller::open(door, &worker, presence), jsonp).await
+    answer_get(request, &Poller::open(door, &worker, presence), jsonp).await
 }
 
-async fn get(door: &Door, sid: SessionId, jsonp: Option<u64>) -> Result<HttpResponse, Refusal> {
+async fn get(request: &HttpRequest, door: &Door, sid: SessionId, jsonp: Option<u64>) -> Result<HttpResponse, Refusal> {
     let poller = door.pollers.get(sid).ok_or(HandshakeError::SessionUnknown)?;
-    answer_get(&poller, jsonp).await
+    answer_get(request, &poller, jsonp).await
 }
 
-async fn answer_get(poller: &Poller, jsonp: Option<u64>) -> Result<HttpResponse, Refusal> {
-    let body = poller.get().await.map_err(|error| match error {
+async fn answer_get(request: &HttpRequest, poller: &Poller, jsonp: Option<u64>) -> Result<HttpResponse, Refusal> {
+    let is_python = is_python(request);
+    let packets = if is_python { engine_payload::MAX_PACKETS_FOR_PYTHON } else { usize::MAX };
+    let mut body = poller.get(BodyRoom { bytes: MAX_BODY, packets }).await.map_err(|error| match error {
         GetError::Overlap => HandshakeError::BadRequest,
         GetError::Over => HandshakeError::SessionUnknown,
     })?;
+    // After a close packet python-socketio never comes back; after a refusal it does.
+    if is_python && poller.has_ended() && body.ends_with(CLOSE) {
+        body.truncate(body.len() - CLOSE.len());
+        if body.is_empty() {
+            return Err(HandshakeError::SessionUnknown.into());
+        }
+    }
     Ok(match jsonp {
         None => answer(HttpResponse::Ok(), TEXT).body(body),
         Some(index) => {
@@ -98,6 +114,12 @@ async fn answer_get(poller: &Poller, jsonp: Option<u64>) -> Result<HttpResponse,
             answer(HttpResponse::Ok(), SCRIPT).body(script)
         }
     })
+}
+
+/// Whether this is python-socketio: unless it is told otherwise it names itself after Python, as the libraries below it do.
+fn is_python(request: &HttpRequest) -> bool {
+    let agent = request.headers().get(header::USER_AGENT).map_or(&[][..], HeaderValue::as_bytes);
+    agent.get(..6).is_some_and(|name| name.eq_ignore_ascii_case(b"python"))
 }
 
 async fn post(

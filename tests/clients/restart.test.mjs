@@ -9,7 +9,6 @@ import { RawBrowser } from './support/raw.mjs';
 import { EVERY_EVENT, Server } from './support/server.mjs';
 import { eventually } from './support/wait.mjs';
 
-const CLIENTS = 20;
 const SUBSCRIPTIONS = [{ type: 'allWorkers' }, { type: 'job', uuid: JOB_A }, { type: 'tasklog', uuid: TASK_A }];
 const NEWS = [jobUpdate(), taskUpdate(), taskLog()];
 
@@ -22,6 +21,8 @@ const RETURNS = {
 };
 
 forEachClient((client) => {
+  const CLIENTS = client.isSlow ? 5 : 20;
+
   for (const [signal, reasons] of Object.entries(RETURNS)) {
     test(`${CLIENTS} clients are back after ${signal} and a start on the same port`, async (t) => {
       const server = await Server.start();
@@ -35,7 +36,7 @@ forEachClient((client) => {
       await server.stop(signal);
       for (const browser of browsers) {
         const reason = await browser.fact('disconnect');
-        assert.ok(reasons.includes(reason), `disconnected with ${reason}`);
+        if (client.saysWhy) assert.ok(reasons.includes(reason), `disconnected with ${reason}`);
       }
       await server.startAgain();
       await Promise.all(browsers.map((browser) => browser.fact('reconnect')));

@@ -5,8 +5,8 @@ use std::time::Duration;
 use flamenco_webupdates::clock;
 
 use crate::{
-    browser::{Browser, numbers},
-    server::{JOB, Server},
+    browser::{Browser, numbers, packets},
+    server::{JOB, Request, Server},
 };
 
 #[actix_rt::test]
@@ -87,6 +87,40 @@ async fn a_big_backlog_comes_in_several_answers() {
     }
     assert_eq!(got, (0..8).collect::<Vec<_>>());
     assert!((2..=8).contains(&answers), "{answers}");
+}
+
+#[actix_rt::test]
+async fn a_python_client_gets_no_more_packets_at_once_than_it_takes() {
+    let server = Server::start(&[]);
+    for (agent, at_once) in
+        [("python-requests/2.34.2", 15), ("Python/3.11 aiohttp/3.8.6", 15), ("Mozilla/5.0 Python", 40)]
+    {
+        let browser = Browser::open(&server).await;
+        server.publish(0..40).await;
+        let headers = [("user-agent", agent)];
+        let url = browser.url();
+        let answer = Request::new("GET", &url).headers(&headers).send(server.browsers).await;
+        assert_eq!(numbers(&packets(&answer)), (0..at_once).collect::<Vec<_>>(), "{agent}");
+    }
+}
+
+/// It takes the close packet for good.
+#[actix_rt::test]
+async fn a_python_client_is_refused_at_the_end() {
+    let server = Server::start(&[]);
+    for (published, last) in [(0, None), (1, Some(0)), (15, Some(14))] {
+        let mut browser = Browser::open(&server).await;
+        server.publish(0..published).await;
+        browser.post(&["1"]).await;
+        let url = browser.url();
+        let get = Request::new("GET", &url).headers(&[("user-agent", "python-requests/2.34.2")]);
+        if last.is_some() {
+            let packets = packets(&get.send(server.browsers).await);
+            assert_eq!((numbers(&packets).last().copied(), packets.len() as u64), (last, published));
+        }
+        let answer = get.send(server.browsers).await;
+        assert_eq!((answer.status, answer.code()), (400, Some(1)), "{answer:?}");
+    }
 }
 
 #[actix_rt::test]

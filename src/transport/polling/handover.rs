@@ -8,11 +8,8 @@ use std::{
 
 use crate::{
     disconnect::Disconnect,
-    outbox::{Home, Limits, Outbox, Phase, Waiting},
+    outbox::{BodyRoom, Home, Limits, Outbox, Phase, Waiting},
 };
-
-/// Bytes of packets in one answer, unless a single one is bigger: as much as the kernel takes at once.
-const MAX_BODY: usize = 64 * 1024;
 
 /// How long a session that ends politely waits for the request that is told so.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -20,7 +17,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// An engine packet `6` (noop) as a body.
 const NOOP: &[u8] = b"1:6";
 /// An engine packet `1` (close) as a body.
-const CLOSE: &[u8] = b"1:1";
+pub(super) const CLOSE: &[u8] = b"1:1";
 
 /// Who carries the session.
 ///
@@ -103,9 +100,16 @@ impl Handover {
     }
 
     /// Appends the answer to `body`, or has `waker` woken when it is worth asking again.
-    pub(super) fn poll_get(&mut self, outbox: &Outbox, body: &mut Vec<u8>, waker: &Waker, now: Instant) -> Poll<()> {
+    pub(super) fn poll_get(
+        &mut self,
+        outbox: &Outbox,
+        body: &mut Vec<u8>,
+        room: BodyRoom,
+        waker: &Waker,
+        now: Instant,
+    ) -> Poll<()> {
         match &mut self.stage {
-            Stage::Polling { get, .. } => match outbox.take_polling(body, MAX_BODY, now) {
+            Stage::Polling { get, .. } => match outbox.take_polling(body, room, now) {
                 Waiting::Nothing if matches!(get, Get::Waiting(_)) => {
                     *get = Get::Waiting(waker.clone());
                     return Poll::Pending;

@@ -26,7 +26,7 @@ use crate::{
     },
     clock,
     disconnect::Disconnect,
-    outbox::{Home, Outbox},
+    outbox::{BodyRoom, Home, Outbox},
     protocol::SessionId,
     stats::Presence,
 };
@@ -73,7 +73,7 @@ impl Poller {
     }
 
     /// Answers a `GET`, as soon as there is something to answer it with. One that is dropped before ends the session.
-    pub(super) async fn get(&self) -> Result<Vec<u8>, GetError> {
+    pub(super) async fn get(&self, room: BodyRoom) -> Result<Vec<u8>, GetError> {
         if let Err(error) = self.decide(|handover| handover.begin_get(clock::now())) {
             if error == GetError::Overlap {
                 self.close(Disconnect::PollOverlap);
@@ -82,8 +82,10 @@ impl Poller {
         }
         let waiting = WaitingGet(self);
         let mut body = Vec::new();
-        poll_fn(|task| self.decide(|handover| handover.poll_get(&self.outbox, &mut body, task.waker(), clock::now())))
-            .await;
+        poll_fn(|task| {
+            self.decide(|handover| handover.poll_get(&self.outbox, &mut body, room, task.waker(), clock::now()))
+        })
+        .await;
         std::mem::forget(waiting);
         self.door.hub.stats.bytes_out.add(body.len() as u64);
         Ok(body)
@@ -92,6 +94,10 @@ impl Poller {
     /// Hands the body of a `POST` to the session. Returns why that ends, if it does.
     pub(super) async fn post(&self, body: Bytes) -> Option<Disconnect> {
         self.session.send(ReceiveBody(body)).await.unwrap_or(Some(Disconnect::SessionFailed))
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self.lock().over(), Some(Over::Ended(_)))
     }
 
     /// A `POST` begins.

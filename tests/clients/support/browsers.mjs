@@ -1,11 +1,19 @@
-// Browsers: real socket.io clients of every supported version over every transport.
+// Browsers: real clients of every supported version, in JavaScript and in Python, over every transport.
 
 import assert from 'node:assert/strict';
 import { createRequire } from 'node:module';
 import { describe } from 'node:test';
+import * as python from './python.mjs';
 import { Arrivals, within } from './wait.mjs';
 
-const VERSIONS = ['2.5.0', '2.0.4', '1.7.4'];
+const load = createRequire(import.meta.url);
+
+const CLIENTS = [
+  ...['2.5.0', '2.0.4', '1.7.4'].map((version) => ({
+    name: `socket.io-client ${version}`, io: load(`socket.io-client-${version}`), saysWhy: true,
+  })),
+  { name: 'python-socketio 4.6.1', io: python.connect, skip: python.NO_PYTHON, isSlow: true },
+];
 const TRANSPORTS = {
   websocket: { transports: ['websocket'] },
   polling: { transports: ['polling'] },
@@ -15,22 +23,19 @@ const TRANSPORTS = {
 /** How Flamenco's page connects: it gives up after a second, and tries again soon. */
 export const AS_FLAMENCO = { reconnectionDelay: 250, reconnectionDelayMax: 3000, timeout: 1000 };
 
-const load = createRequire(import.meta.url);
-
 /** Runs `scenario(client)` once for each row of the matrix; `client.connect` makes browsers of that row. */
 export function forEachClient(scenario) {
-  for (const version of VERSIONS) {
+  for (const { skip, ...client } of CLIENTS) {
     for (const [transport, options] of Object.entries(TRANSPORTS)) {
-      const title = `socket.io-client ${version} over ${transport}`;
-      describe(title, { timeout: 120_000 }, () => scenario(new Client(version, transport, options)));
+      describe(`${client.name} over ${transport}`, { timeout: 120_000, skip }, () => scenario(new Client(client, options)));
     }
   }
 }
 
 class Client {
-  constructor(version, transport, options) {
-    Object.assign(this, { version, transport, options });
-    this.io = load(`socket.io-client-${version}`);
+  /** `saysWhy`: it tells the reason of a disconnect. `isSlow`: fifty of it are more than a small machine serves in time. */
+  constructor({ io, saysWhy = false, isSlow = false }, options) {
+    Object.assign(this, { io, saysWhy, isSlow, options });
   }
 
   /** A connected browser, which `t` closes at its end; `subscriptions` are made on every connect. */

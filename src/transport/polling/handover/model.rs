@@ -22,6 +22,7 @@ use crate::{
 const PROBES: u8 = 2;
 const HICCUPS: u8 = 2;
 const SILENCE: Duration = Duration::from_secs(90);
+const ROOM: BodyRoom = BodyRoom { bytes: 1000, packets: 2 };
 const AGE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -321,7 +322,7 @@ impl World {
         let flag = self.get.clone().expect("it was begun");
         flag.0.store(false, Ordering::Relaxed);
         let (waker, now, mut body) = (flag.into(), self.now, Vec::new());
-        if self.decide(|handover, outbox| handover.poll_get(outbox, &mut body, &waker, now)).is_pending() {
+        if self.decide(|handover, outbox| handover.poll_get(outbox, &mut body, ROOM, &waker, now)).is_pending() {
             assert_eq!(body, b"");
             return;
         }
