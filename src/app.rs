@@ -94,7 +94,7 @@ pub async fn serve(
     let addresses = (local_address(&browsers)?, local_address(&manager)?);
 
     if let Some(manager) = &options.manager {
-        check_manager(manager, addresses.0).await?;
+        check_manager(manager, [addresses.0, addresses.1]).await?;
     }
 
     let stats = Stats::leak(clock::now());
@@ -190,13 +190,15 @@ fn transport_options(options: &Options) -> transport::Options {
 }
 
 /// Refuses an address at which there can never be a Manager. One that does not answer may come yet.
-async fn check_manager(manager: &Address, browsers: SocketAddr) -> Result<(), ServeError> {
-    let addresses = manager.host_and_port().to_socket_addrs().into_iter().flatten();
-    let is_mine = |address: SocketAddr| {
-        let ip = browsers.ip();
-        address.port() == browsers.port() && (address.ip() == ip || ip.is_unspecified() && address.ip().is_loopback())
+async fn check_manager(manager: &Address, listeners: [SocketAddr; 2]) -> Result<(), ServeError> {
+    let mut addresses = manager.host_and_port().to_socket_addrs().into_iter().flatten();
+    let leads_to = |address: SocketAddr, listener: SocketAddr| {
+        let ip = listener.ip();
+        // Only what is this machine's own can be bound.
+        let is_this_machine = || TcpListener::bind((address.ip(), 0)).is_ok();
+        address.port() == listener.port() && (address.ip() == ip || ip.is_unspecified() && is_this_machine())
     };
-    if addresses.into_iter().any(is_mine) {
+    if addresses.any(|address| listeners.into_iter().any(|listener| leads_to(address, listener))) {
         return Err(ServeError::ManagerIsMyself(manager.clone()));
     }
     match actix_rt::time::timeout(MANAGER_CHECK, Api::new(manager.clone()).version()).await {

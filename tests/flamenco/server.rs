@@ -25,9 +25,11 @@ pub(super) fn command(arguments: &[&str]) -> Command {
     // Every option may come from a variable, and none of the developer's shall.
     let path = std::env::var_os("PATH").unwrap_or_default();
     command.env_clear().env("PATH", path).env("RUST_LOG", "info").env("RUST_BACKTRACE", "1");
-    command.arg("serve").args(["--manager-listen", "127.0.0.1:0"]).args(arguments);
-    if !arguments.contains(&"--listen") {
-        command.args(["--listen", "127.0.0.1:0"]);
+    command.arg("serve").args(arguments);
+    for listener in ["--listen", "--manager-listen"] {
+        if !arguments.contains(&listener) {
+            command.args([listener, "127.0.0.1:0"]);
+        }
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command

@@ -39,6 +39,8 @@ async fn what_can_never_work_is_said_in_one_sentence() {
         (response("404 Not Found", "", b"nothing"), "/api/v3/version is answered with status 404 Not Found"),
         (response("200 OK", "", b"<html>"), "what answers there is no flamenco manager"),
         (response("200 OK", "", b"{\"version\":[]}"), "what answers there is no flamenco manager"),
+        (response("401 Unauthorized", "", b""), "/api/v3/version is answered with status 401 Unauthorized"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n".to_vec(), "what answers there does not speak http"),
         (
             response("301 Moved Permanently", "location: https://farm.example/\r\n", b""),
             "it redirects to https://farm.example/: give that address",
@@ -57,10 +59,16 @@ async fn an_address_that_leads_back_is_refused() {
         (format!("127.0.0.1:{port}"), format!("http://127.0.0.1:{port}")),
         (format!("127.0.0.1:{port}"), format!("http://localhost:{port}/")),
         (format!("0.0.0.0:{port}"), format!("http://127.0.0.1:{port}")),
+        // Another address of this machine.
+        (format!("0.0.0.0:{port}"), format!("http://127.9.9.9:{port}")),
     ] {
         let refusal = refusal(&["--listen", &listen, "--manager", &manager]).await;
         assert!(refusal.contains("leads back to this server"), "{refusal}");
     }
+    // The other listener, too, is no Manager.
+    let manager = format!("http://127.0.0.1:{port}");
+    let refusal = refusal(&["--manager-listen", &manager["http://".len()..], "--manager", &manager]).await;
+    assert!(refusal.contains("leads back to this server"), "{refusal}");
 }
 
 #[actix_rt::test]

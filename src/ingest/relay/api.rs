@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use actix_http::{StatusCode, header};
+use actix_http::{StatusCode, error::ParseError, header};
 use awc::{Client, ClientResponse, error::SendRequestError};
 use bytes::BytesMut;
 use futures_util::{Stream, StreamExt};
@@ -27,6 +27,8 @@ const MAX_ANSWER: usize = 128 << 20;
 pub enum ApiError {
     #[error("it cannot be reached: {0}")]
     Unreachable(String),
+    #[error("what answers there does not speak http: {0}")]
+    NotHttp(String),
     #[error("it does not answer within {} s", TIMEOUT.as_secs())]
     Timeout,
     #[error("{path} is answered with status {status}")]
@@ -47,7 +49,7 @@ impl ApiError {
     /// Whether no amount of waiting helps: the address is wrong.
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::Redirect(_) | Self::NotAManager { .. } | Self::Loop => true,
+            Self::Redirect(_) | Self::NotAManager { .. } | Self::NotHttp(_) | Self::Loop => true,
             Self::Status { status, .. } => status.is_client_error(),
             Self::Unreachable(_) | Self::Timeout | Self::TooLong { .. } | Self::Cut { .. } => false,
         }
@@ -225,6 +227,11 @@ fn listing<T>(
 }
 
 fn unreachable(error: SendRequestError) -> ApiError {
+    if let SendRequestError::Response(error) = &error
+        && !matches!(error, ParseError::Io(_) | ParseError::Incomplete | ParseError::Timeout)
+    {
+        return ApiError::NotHttp(error.to_string());
+    }
     if matches!(error, SendRequestError::Timeout) {
         ApiError::Timeout
     } else {
