@@ -1,0 +1,3 @@
+module flamenco-webupdates.example/contrib/flamenco/webupdates
+
+go 1.22
