@@ -70,6 +70,21 @@ pub(super) fn origin<'a>(head: &'a RequestHead, origins: &Origins) -> Result<Opt
     }
 }
 
+/// The page of a script, of which browsers tell no origin, may connect. It is known by the request's `Referer` alone, so one
+/// that hides it is refused: any page of the web could read what comes back.
+pub(super) fn script(head: &RequestHead, origins: &Origins) -> Result<(), Refusal> {
+    let text = |name| head.headers().get(name).and_then(|value| value.to_str().ok());
+    if matches!(origins, Origins::Any) || head.headers().contains_key(header::ORIGIN) {
+        return Ok(());
+    }
+    let page =
+        text(header::REFERER).and_then(|page| Url::parse(page).ok()).map(|page| page.origin().ascii_serialization());
+    match page {
+        Some(page) if origins.allow(Some(&page), text(header::HOST)) => Ok(()),
+        Some(_) | None => Err(HandshakeError::Forbidden.into()),
+    }
+}
+
 /// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {

@@ -69,6 +69,11 @@ async fn respond(request: &HttpRequest, body: Payload, door: &Arc<Door>) -> Http
         Ok(query) => query,
         Err(error) => return refuse(door, error.into()),
     };
+    if query.jsonp.is_some()
+        && let Err(refusal) = handshake::script(request.head(), &door.options.origins)
+    {
+        return refuse(door, refusal);
+    }
     let answer = match (query.transport, request.method(), query.sid) {
         (TransportName::Polling, &Method::GET, None) => open(request, door, query.jsonp).await,
         (TransportName::Polling, &Method::GET, Some(sid)) => get(request, door, sid, query.jsonp).await,

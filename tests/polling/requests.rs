@@ -143,23 +143,50 @@ async fn scripts_and_forms_carry_a_session_too() {
         let call = text.strip_prefix(&format!("___eio[{index}](")).and_then(|rest| rest.strip_suffix(");"));
         decode(&serde_json::from_str::<String>(call.unwrap()).unwrap())
     };
-    let packets = script(&get(&server, &format!("{POLLING}&j=0")).await, 0);
+    let page = [("referer", "http://farm/some/page?x#y")];
+    let get = async |target: &str| Request::new("GET", target).headers(&page).send(server.browsers).await;
+    let packets = script(&get(&format!("{POLLING}&j=0")).await, 0);
     let open: serde_json::Value = serde_json::from_str(&packets[0][1..]).unwrap();
     let url = format!("{POLLING}&sid={}&j=12", open["sid"].as_str().unwrap());
     let body = encode(&["420[\"/chat\",{\"name\":\"Sintel\",\"text\":\"a\\nb 🎬 </script>\"}]"]);
     // The client doubles the backslash of an escaped line feed, and the form percent-encodes.
     let form =
         url::form_urlencoded::Serializer::new(String::new()).append_pair("d", &body.replace("\\n", "\\\\n")).finish();
-    let posted = Request::new("POST", &url).body(form.as_bytes()).send(server.browsers).await;
+    let posted = Request::new("POST", &url).headers(&page).body(form.as_bytes()).send(server.browsers).await;
     assert_eq!((posted.status, posted.text().as_str()), (200, "ok"));
     assert_eq!(posted.header("content-type"), Some("text/html; charset=UTF-8"));
-    let mut heard = script(&get(&server, &url).await, 12);
+    let mut heard = script(&get(&url).await, 12);
     if heard.len() < 2 {
-        heard.extend(script(&get(&server, &url).await, 12));
+        heard.extend(script(&get(&url).await, 12));
     }
     heard.sort();
     let ascii = r#"42["/message",{"name":"Sintel","text":"a\nb \ud83c\udfac </script>"}]"#;
     assert_eq!(heard, [ascii, r#"430["message sent successfully."]"#]);
+}
+
+#[actix_rt::test]
+async fn a_script_is_known_by_its_page() {
+    let server = Server::start(&["--allow-origin", PAGE]);
+    let ask = async |headers: &[(&str, &str)], target: &str| {
+        Request::new("GET", target).headers(headers).send(server.browsers).await
+    };
+    let script = format!("{POLLING}&j=0");
+    for page in ["https://dashboard.example/farm?x=1", "https://dashboard.example", "http://farm/", "https://farm/page"]
+    {
+        assert_eq!(ask(&[("referer", page)], &script).await.status, 200, "{page}");
+    }
+    assert_eq!(ask(&[("origin", PAGE)], &script).await.status, 200);
+    let foreign =
+        ["https://evil.example/", "https://dashboard.example.evil.example/", "http://farm:1/", "about:blank", "x", ""];
+    for page in foreign {
+        let answer = ask(&[("referer", page)], &script).await;
+        assert_eq!((answer.status, answer.code()), (403, Some(4)), "{page}");
+    }
+    assert_eq!(ask(&[], &script).await.status, 403);
+    // Nobody but a script's page needs one.
+    assert_eq!(ask(&[("referer", "https://evil.example/")], POLLING).await.status, 200);
+    let any = Server::start(&["--allow-origin", "*"]);
+    assert_eq!(Request::new("GET", &script).send(any.browsers).await.status, 200);
 }
 
 #[actix_rt::test]
