@@ -1,0 +1,3 @@
+module flamenco-webupdates.example/benches/relay-clients
+
+go 1.22
