@@ -1,21 +1,22 @@
 //! All wiring, downstream first, and the way out.
 
+mod listeners;
+mod secrets;
+mod signals;
+
 use std::{
     io,
     net::{SocketAddr, TcpListener, ToSocketAddrs},
-    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
 use actix::Addr;
 use actix_server::ServerHandle;
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
-};
+use tokio::sync::mpsc;
 
+pub use self::listeners::Place;
+use self::{listeners::Listeners, secrets::Secrets, signals::Signals};
 use crate::{
     actors::{
         Chat, FarmUpdates, GivenUp, Hub, JobUpdates, RestartBudget, RoomRegistry, Supervisor, WorkerUpdates,
@@ -27,7 +28,7 @@ use crate::{
     disconnect::Disconnect,
     ingest::{
         self, Intake, Publishers,
-        http::Token,
+        http::TokenError,
         relay::{self, Api, ApiError},
     },
     outbox::{self, Workers},
@@ -35,16 +36,15 @@ use crate::{
     service_manager,
     session::Rules,
     stats::Stats,
-    transport::{self, Origins},
+    tls::{Acceptor, CertificateError},
+    transport::{self, Auth, Origins},
 };
 
-/// Bytes that the kernel may hold for one browser. Its own default lets a stalled one hold 4 MB.
-const SEND_BUFFER: usize = 64 * 1024;
+/// How long the Manager may take to open TLS.
+const MANAGER_TLS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long the kernel tries to send to a browser that does not answer at all.
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(45);
-
-const BACKLOG: i32 = 4096;
+/// How long a browser whose connection was accepted may take to say what it wants, when another server takes over.
+const HAND_OVER_PAUSE: Duration = Duration::from_millis(250);
 
 /// How long browsers wait at the start for what is relayed to them.
 const RELAY_HEAD_START: Duration = Duration::from_secs(2);
@@ -61,10 +61,18 @@ pub enum ServeError {
         "--manager-listen {0} can be reached from other machines: give the Manager a token with --manager-token-file, or listen on 127.0.0.1"
     )]
     NoToken(SocketAddr),
-    #[error("cannot read the token file {}: {error}", path.display())]
-    TokenFile { path: PathBuf, error: io::Error },
-    #[error("the token file {} is empty", .0.display())]
-    EmptyToken(PathBuf),
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    #[error("{given} needs {missing} too: a certificate and its key go together")]
+    HalfAPair { given: &'static str, missing: &'static str },
+    #[error("a socket that was handed over with LISTEN_FDS cannot be used: {0}")]
+    HandedOver(io::Error),
+    #[error(
+        "LISTEN_FDS hands over {0} sockets where two are due at most: the browsers' and the Manager's, in this order"
+    )]
+    TooManySockets(usize),
     #[error("the ready line cannot be printed: {0}")]
     Stdout(io::Error),
     #[error("cannot read events from stdin: {0}")]
@@ -82,19 +90,19 @@ pub enum ServeError {
 }
 
 /// Runs the server until it is told to stop: SIGTERM, SIGINT or, with `--events-from-stdin`, the end of stdin. `ready` is
-/// called with the addresses, once it listens on both.
-pub async fn serve(
-    options: Options,
-    ready: impl FnOnce(SocketAddr, SocketAddr) -> io::Result<()>,
-) -> Result<(), ServeError> {
+/// called with the places of both listeners, the browsers' first, once it serves them.
+pub async fn serve(options: Options, ready: impl FnOnce(Place, Place) -> io::Result<()>) -> Result<(), ServeError> {
     let mut signals = Signals::new().map_err(ServeError::Signals)?;
-    let token = manager_token(&options)?;
-    let browsers = listen(options.listen, "--listen")?;
-    let manager = listen(options.manager_listen, "--manager-listen")?;
-    let addresses = (local_address(&browsers)?, local_address(&manager)?);
+    let secrets = Arc::new(Secrets::read(&options)?);
+    let Listeners { browsers, manager, shared } = Listeners::open(options.listen, options.manager_listen)?;
+    let browsers_place = Place::of(&browsers, secrets.browsers.is_some())?;
+    let manager_place = Place::of(&manager, secrets.manager.is_some())?;
+    if secrets.token.is_none() && !manager_place.address.ip().is_loopback() {
+        return Err(ServeError::NoToken(manager_place.address));
+    }
 
     if let Some(manager) = &options.manager {
-        check_manager(manager, [addresses.0, addresses.1]).await?;
+        check_manager(manager, [browsers_place.address, manager_place.address]).await?;
     }
 
     let stats = Stats::leak(clock::now());
@@ -109,17 +117,22 @@ pub async fn serve(
         // Browsers that come once the relay is there miss nothing. Without the Manager they may come too.
         let _ = actix_rt::time::timeout(RELAY_HEAD_START, connected).await;
     }
-    let browsers = transport::serve(hub.clone(), transport_options(&options), browsers).map_err(ServeError::Serve)?;
-    let manager_options = ingest::http::Options { token, max_body: options.max_body };
+    let browsers =
+        transport::serve(hub.clone(), transport_options(&options, &secrets), browsers).map_err(ServeError::Serve)?;
+    let manager_options = ingest::http::Options {
+        token: secrets.token.clone(),
+        tls: secrets.manager.clone().map(|certificate| Acceptor::new(certificate, MANAGER_TLS_TIMEOUT)),
+        max_body: options.max_body,
+    };
     let manager =
         ingest::http::serve(intake.clone(), hub.clone(), manager_options, manager).map_err(ServeError::Serve)?;
-    let servers = [browsers.handle(), manager.handle()];
+    let servers = Servers { browsers: browsers.handle(), manager: manager.handle(), shared };
     actix_rt::spawn(browsers);
     actix_rt::spawn(manager);
     if options.demo {
         actix_rt::spawn(ingest::demo::run(intake.clone()));
     }
-    ready(addresses.0, addresses.1).map_err(ServeError::Stdout)?;
+    ready(browsers_place, manager_place).map_err(ServeError::Stdout)?;
     service_manager::ready();
     actix_rt::spawn(service_manager::keep_watchdog(hub.clone()));
 
@@ -131,8 +144,14 @@ pub async fn serve(
             let _ = ended.send(ingest::stdin::run(intake, tokio::io::stdin(), options.max_body).await).await;
         });
     }
+    let read_again = || {
+        drop(actix_rt::task::spawn_blocking({
+            let secrets = secrets.clone();
+            move || secrets.read_again()
+        }))
+    };
     tokio::select! {
-        () = signals.next() => log::info!("stopping"),
+        () = signals.stop(read_again) => log::info!("stopping"),
         Some(end) = end_of_stdin.1.recv() => {
             end.map_err(ServeError::Stdin)?;
             log::info!("stdin has ended: stopping");
@@ -143,7 +162,7 @@ pub async fn serve(
     tokio::select! {
         () = drain(&hub, &jobs, servers) => {}
         () = actix_rt::time::sleep(options.shutdown_timeout) => log::warn!("not everything could be sent in time"),
-        () = signals.next() => log::warn!("told twice: stopping at once"),
+        () = signals.stop(|| ()) => log::warn!("told twice: stopping at once"),
         Some(failure) = failure.recv() => return Err(failure.into()),
     }
     Ok(())
@@ -176,7 +195,8 @@ fn start_actors(options: &Options, stats: &'static Stats, given_up: mpsc::Sender
     (Arc::new(Hub { registry, chat, workers, rules, outbox_limits, interest, stats }), publishers)
 }
 
-fn transport_options(options: &Options) -> transport::Options {
+fn transport_options(options: &Options, secrets: &Secrets) -> transport::Options {
+    let certificate = secrets.browsers.clone();
     let any = options.allow_origin.iter().any(|origin| origin == "*");
     transport::Options {
         path: options.path.clone(),
@@ -185,7 +205,9 @@ fn transport_options(options: &Options) -> transport::Options {
         max_sessions: options.max_sessions,
         max_message: options.max_message,
         handshake_timeout: options.handshake_timeout,
-        proxy: options.manager.clone().map(|manager| Proxy::new(manager, false)),
+        proxy: options.manager.clone().map(|manager| Proxy::new(manager, certificate.is_some())),
+        auth: options.auth_url.clone().map(|url| Auth { url, timeout: options.auth_timeout }),
+        tls: certificate.map(|certificate| Acceptor::new(certificate, options.handshake_timeout)),
     }
 }
 
@@ -209,62 +231,30 @@ async fn check_manager(manager: &Address, listeners: [SocketAddr; 2]) -> Result<
     }
 }
 
-fn manager_token(options: &Options) -> Result<Option<Token>, ServeError> {
-    let Some(path) = &options.manager_token_file else {
-        let address = options.manager_listen;
-        return if address.ip().is_loopback() { Ok(None) } else { Err(ServeError::NoToken(address)) };
-    };
-    let text = std::fs::read_to_string(path).map_err(|error| ServeError::TokenFile { path: path.clone(), error })?;
-    Token::new(&text).map(Some).ok_or_else(|| ServeError::EmptyToken(path.clone()))
-}
-
-/// What is set on the listener, each accepted connection has from the beginning.
-fn listen(address: SocketAddr, option: &'static str) -> Result<TcpListener, ServeError> {
-    let open = || {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        socket.set_send_buffer_size(SEND_BUFFER)?;
-        socket.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT))?;
-        socket.set_tcp_nodelay(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        Ok(socket.into())
-    };
-    open().map_err(|error| ServeError::Listen { address, option, error })
-}
-
-fn local_address(listener: &TcpListener) -> Result<SocketAddr, ServeError> {
-    listener.local_addr().map_err(ServeError::Serve)
+struct Servers {
+    browsers: ServerHandle,
+    manager: ServerHandle,
+    /// Whether another process may accept browsers from the same socket.
+    shared: bool,
 }
 
 /// Lets nobody in any more, delivers what was accepted, and closes every browser's connection so that it comes back by itself.
-async fn drain(hub: &Hub, jobs: &Addr<JobUpdates>, [browsers, manager]: [ServerHandle; 2]) {
-    manager.stop(true).await;
+async fn drain(hub: &Hub, jobs: &Addr<JobUpdates>, servers: Servers) {
+    if servers.shared {
+        // Another server may take over: who comes from now on is for that one. Who has just come here is still let in, because
+        // to be closed and come back is what every page can do.
+        servers.browsers.pause().await;
+        actix_rt::time::sleep(HAND_OVER_PAUSE).await;
+    }
+    servers.manager.stop(true).await;
     // Each answers after all that came before. Who does not answer has failed, and has nothing to deliver.
     let _ = jobs.send(ReleaseHeld).await;
     let _ = hub.registry.send(TakeCensus { rooms: false }).await;
-    // From here on no new session is let in. The listener stays open: who polls comes for the rest with new connections.
+    // From here on no new session is let in. A listener of its own stays open: who polls comes for the rest with new
+    // connections.
     hub.workers.close_all(Disconnect::ServerShutdown);
     while hub.stats.sessions() > 0 {
         actix_rt::time::sleep(Duration::from_millis(5)).await;
     }
-    browsers.stop(false).await;
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
+    servers.browsers.stop(false).await;
 }

@@ -9,6 +9,7 @@
 mod address;
 mod backoff;
 mod conversation;
+mod http;
 mod message;
 #[cfg(test)]
 pub(crate) mod peer;
@@ -23,7 +24,7 @@ use std::time::Duration;
 use actix_codec::Framed;
 use actix_http::ws;
 use awc::BoxedSocket;
-use awc::error::{SendRequestError, WsClientError};
+use awc::error::WsClientError;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -37,6 +38,7 @@ use crate::protocol::ProtocolError;
 
 pub use address::{Address, InvalidAddress};
 pub use backoff::Backoff;
+pub use http::{http_client, untrusted};
 
 /// Bounds of one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +66,8 @@ pub enum Incoming {
 pub enum ConnectError {
     #[error("cannot connect: {0}")]
     Unreachable(String),
+    #[error("cannot connect: {0}")]
+    Untrusted(String),
     #[error("the server answers with status {0} instead of opening a WebSocket")]
     Refused(u16),
     #[error("the server does not speak WebSocket: {0}")]
@@ -170,7 +174,7 @@ impl Client {
     }
 
     async fn open(address: &Address, limits: Limits) -> Result<Self, ConnectError> {
-        let connector = awc::Client::builder().timeout(limits.connect).finish();
+        let connector = http_client(address, limits.connect);
         let request = connector.ws(address.websocket_url()).max_frame_size(limits.message);
         let (_, socket) = request.connect().await?;
         Ok(Self {
@@ -277,10 +281,9 @@ impl From<WsClientError> for ConnectError {
     fn from(error: WsClientError) -> Self {
         match error {
             WsClientError::InvalidResponseStatus(status) => Self::Refused(status.as_u16()),
-            WsClientError::SendRequest(SendRequestError::Connect(awc::error::ConnectError::Io(error))) => {
-                Self::Unreachable(error.to_string())
+            WsClientError::SendRequest(error) => {
+                untrusted(&error).map_or_else(|| Self::Unreachable(error.to_string()), Self::Untrusted)
             }
-            WsClientError::SendRequest(error) => Self::Unreachable(error.to_string()),
             WsClientError::InvalidUpgradeHeader
             | WsClientError::InvalidConnectionHeader(_)
             | WsClientError::MissingConnectionHeader

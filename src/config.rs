@@ -24,7 +24,7 @@ use crate::{
 /// POST /api/events, and reads the server's figures there, with GET /api/stats.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
-When it is ready, it prints one line: listening browsers=http://… manager=http://…
+When it is ready, it prints one line: listening browsers=http://… manager=http://… (https://… with a certificate)
 Everything else goes to stderr; RUST_LOG chooses how much, e.g. RUST_LOG=debug.
 Exit codes: 0 stopped as asked, 2 could not start, 3 gave up because a part of it kept failing.")]
 pub struct Options {
@@ -52,9 +52,25 @@ pub struct Options {
     #[arg(long, value_name = "HOW", env = "WEBUPDATES_TASK_LOGS", value_enum, default_value = "auto")]
     pub task_logs: TaskLogs,
 
-    /// File with the token that the Manager must bring as `Authorization: Bearer <token>`
+    /// File with the token that the Manager must bring as `Authorization: Bearer <token>`. SIGHUP reads it again
     #[arg(long, value_name = "FILE", env = "WEBUPDATES_MANAGER_TOKEN_FILE")]
     pub manager_token_file: Option<PathBuf>,
+
+    /// Certificate with which browsers are served over TLS, as PEM, followed by those that lead to its authority. SIGHUP reads it again
+    #[arg(long, value_name = "FILE", env = "WEBUPDATES_TLS_CERT")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Private key of --tls-cert, as PEM
+    #[arg(long, value_name = "FILE", env = "WEBUPDATES_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
+
+    /// The same for the Manager's port, which may have the same files
+    #[arg(long, value_name = "FILE", env = "WEBUPDATES_MANAGER_TLS_CERT")]
+    pub manager_tls_cert: Option<PathBuf>,
+
+    /// Private key of --manager-tls-cert, as PEM
+    #[arg(long, value_name = "FILE", env = "WEBUPDATES_MANAGER_TLS_KEY")]
+    pub manager_tls_key: Option<PathBuf>,
 
     /// Also read events from stdin, one JSON object per line; at its end everything is delivered and the server stops
     #[arg(long, env = "WEBUPDATES_EVENTS_FROM_STDIN", num_args = 0..=1, default_value = "false", default_missing_value = "true", hide_possible_values = true, hide_default_value = true)]
@@ -63,6 +79,14 @@ pub struct Options {
     /// Let pages of this origin connect, e.g. https://dashboard.example; repeatable; `*` is any page [default: only pages of the same host]
     #[arg(long, value_name = "ORIGIN", env = "WEBUPDATES_ALLOW_ORIGIN", value_delimiter = ',', value_parser = parse_origin)]
     pub allow_origin: Vec<String>,
+
+    /// Ask this address whether a browser may connect: its Cookie and Authorization headers go there, 2xx lets it in, 401 and 403 do not
+    #[arg(long, value_name = "URL", env = "WEBUPDATES_AUTH_URL")]
+    pub auth_url: Option<Address>,
+
+    /// How long that may take; then the browser is refused. Flamenco's page gives a connection up after one second
+    #[arg(long, value_name = "TIME", env = "WEBUPDATES_AUTH_TIMEOUT", default_value = "750ms", value_parser = positive_duration)]
+    pub auth_timeout: Duration,
 
     /// Where Socket.IO lives; behind a proxy's sub-path, with that in front
     #[arg(long, value_name = "PATH", env = "WEBUPDATES_PATH", default_value = "/socket.io", value_parser = parse_path)]

@@ -33,5 +33,6 @@ pub mod proxy;
 pub mod service_manager;
 pub mod session;
 pub mod stats;
+pub mod tls;
 pub mod tools;
 pub mod transport;

@@ -48,7 +48,10 @@ fn main() -> ExitCode {
     };
     match arguments.command {
         Tool::Serve(options) => serve(*options),
-        Tool::Watch(options) => done(watch::run(&options)),
+        Tool::Watch(options) => match watch::run(&options) {
+            Err(error @ watch::WatchError::Hopeless(..)) => fail(EXIT_USAGE, &error),
+            result => done(result),
+        },
         Tool::SimulateFarm(options) => done(simulate_farm::run(&options)),
         Tool::SimulateBrowsers(options) => match simulate_browsers::run(*options) {
             Ok(code) => code,
@@ -60,7 +63,7 @@ fn main() -> ExitCode {
 fn serve(options: config::Options) -> ExitCode {
     let ready = |browsers, manager| {
         let mut stdout = std::io::stdout().lock();
-        writeln!(stdout, "listening browsers=http://{browsers} manager=http://{manager}")?;
+        writeln!(stdout, "listening browsers={browsers} manager={manager}")?;
         stdout.flush()
     };
     match actix_rt::System::new().block_on(app::serve(options, ready)) {

@@ -136,10 +136,14 @@ pub enum Refused {
     ForbiddenOrigin,
     /// From a browser: too many sessions.
     TooManySessions,
+    /// From a browser: who is asked does not want it in.
+    AuthDenied,
+    /// From a browser: who is asked whether it may come in does not answer.
+    AuthUnavailable,
 }
 
 impl Refused {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::BadJson,
         Self::InvalidEvent,
         Self::Unauthorized,
@@ -150,6 +154,8 @@ impl Refused {
         Self::BadHandshake,
         Self::ForbiddenOrigin,
         Self::TooManySessions,
+        Self::AuthDenied,
+        Self::AuthUnavailable,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -164,6 +170,8 @@ impl Refused {
             Self::BadHandshake => "bad-handshake",
             Self::ForbiddenOrigin => "forbidden-origin",
             Self::TooManySessions => "too-many-sessions",
+            Self::AuthDenied => "auth-denied",
+            Self::AuthUnavailable => "auth-unavailable",
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Who may use whom. `*` may be used by all.
-const MAY_USE: [(&str, &[&str]); 22] = [
+const MAY_USE: [(&str, &[&str]); 23] = [
     ("clock", &[]),
     ("protocol", &[]),
     ("farm", &[]),
@@ -37,10 +37,14 @@ const MAY_USE: [(&str, &[&str]); 22] = [
         ],
     ),
     ("service_manager", &["actors"]),
-    ("client", &["protocol"]),
-    ("proxy", &["client"]),
-    ("transport", &["actors", "disconnect", "frame", "outbox", "protocol", "proxy", "session", "stats"]),
-    ("ingest", &["actors", "client", "disconnect", "farm", "faults", "interest", "stats", "tools"]),
+    ("tls", &[]),
+    ("client", &["protocol", "tls"]),
+    ("proxy", &["client", "tls"]),
+    (
+        "transport",
+        &["actors", "client", "disconnect", "frame", "outbox", "protocol", "proxy", "session", "stats", "tls"],
+    ),
+    ("ingest", &["actors", "client", "disconnect", "farm", "faults", "interest", "stats", "tls", "tools"]),
     ("config", &["client", "farm", "ingest", "protocol", "transport"]),
     ("tools", &["client", "farm", "protocol"]),
     (
@@ -56,6 +60,7 @@ const MAY_USE: [(&str, &[&str]); 22] = [
             "service_manager",
             "session",
             "stats",
+            "tls",
             "transport",
         ],
     ),

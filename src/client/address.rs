@@ -6,7 +6,7 @@ use std::str::FromStr;
 use thiserror::Error;
 use url::Url;
 
-/// Address of a Socket.IO v2 server, as people write it: `http://farm:8081`, also with `ws` and below a path.
+/// Address of a Socket.IO v2 server, as people write it: `http://farm:8081`, also with `https`, `ws` or `wss`, and below a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     base: Url,
@@ -16,10 +16,8 @@ pub struct Address {
 pub enum InvalidAddress {
     #[error("not a URL: {0}")]
     NotAUrl(#[from] url::ParseError),
-    #[error("the URL begins with {0}:// where http:// or ws:// is due")]
+    #[error("the URL begins with {0}:// where http:// or https:// is due")]
     UnknownScheme(String),
-    #[error("https:// and wss:// are not supported by this client")]
-    TlsNotSupported,
     #[error("the URL names no host")]
     NoHost,
 }
@@ -33,6 +31,16 @@ impl Address {
         url.set_query(Some("EIO=3&transport=websocket"));
         url.set_fragment(None);
         url.into()
+    }
+
+    /// Whether the server is spoken to over TLS.
+    pub fn is_tls(&self) -> bool {
+        self.base.scheme() == "https"
+    }
+
+    /// The address, with its path and query.
+    pub fn as_str(&self) -> &str {
+        self.base.as_str()
     }
 
     /// Where the server listens: a name or an IP address, and a port.
@@ -67,9 +75,9 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Self, InvalidAddress> {
         let mut url = Url::parse(text)?;
         match url.scheme() {
-            "http" => {}
+            "http" | "https" => {}
             "ws" => url.set_scheme("http").map_err(|()| InvalidAddress::NoHost)?,
-            "https" | "wss" => return Err(InvalidAddress::TlsNotSupported),
+            "wss" => url.set_scheme("https").map_err(|()| InvalidAddress::NoHost)?,
             other => return Err(InvalidAddress::UnknownScheme(other.to_owned())),
         }
         if url.host_str().is_none_or(str::is_empty) {
@@ -94,10 +102,21 @@ mod tests {
         for (text, expected) in [
             ("http://127.0.0.1:8081", "http://127.0.0.1:8081/socket.io/?EIO=3&transport=websocket"),
             ("ws://farm/", "http://farm/socket.io/?EIO=3&transport=websocket"),
+            ("wss://farm", "https://farm/socket.io/?EIO=3&transport=websocket"),
             ("http://[::1]:80/farm/?x#y", "http://[::1]/farm/socket.io/?EIO=3&transport=websocket"),
         ] {
             let address: Address = text.parse().unwrap();
             assert_eq!(address.websocket_url(), expected);
+        }
+    }
+
+    #[test]
+    fn tls_has_a_port_of_its_own() {
+        for (text, tls, port) in
+            [("https://farm", true, 443), ("wss://farm:8443", true, 8443), ("ws://farm", false, 80)]
+        {
+            let address: Address = text.parse().unwrap();
+            assert_eq!((address.is_tls(), address.host_and_port()), (tls, ("farm", port)), "{text}");
         }
     }
 
@@ -113,9 +132,8 @@ mod tests {
         for (text, reason) in [
             ("", "not a URL: relative URL without a base"),
             ("farm", "not a URL: relative URL without a base"),
-            ("farm:8081", "the URL begins with farm:// where http:// or ws:// is due"),
-            ("ftp://farm", "the URL begins with ftp:// where http:// or ws:// is due"),
-            ("https://farm", "https:// and wss:// are not supported by this client"),
+            ("farm:8081", "the URL begins with farm:// where http:// or https:// is due"),
+            ("ftp://farm", "the URL begins with ftp:// where http:// or https:// is due"),
             ("http://", "not a URL: empty host"),
             ("http://farm:99999", "not a URL: invalid port number"),
         ] {

@@ -4,21 +4,32 @@
 mod debug;
 mod metrics;
 mod stats;
+mod token;
 
-use std::{io, net::TcpListener, sync::Arc};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+};
 
+use actix_codec::{AsyncRead, AsyncWrite};
+use actix_http::{HttpService, Protocol, error::DispatchError};
+use actix_rt::net::TcpStream;
+use actix_server::Server;
+use actix_service::{ServiceFactory, ServiceFactoryExt as _, fn_service, map_config};
 use actix_web::{
-    App, HttpMessage, HttpRequest, HttpResponse, HttpServer,
+    App, HttpMessage, HttpRequest, HttpResponse,
     body::MessageBody,
-    dev::{Server, ServiceRequest, ServiceResponse},
+    dev::{AppConfig, ServiceRequest, ServiceResponse},
     http::header,
     middleware::{Next, from_fn},
     web::{self, Bytes, BytesMut, Payload},
 };
 use futures_util::StreamExt;
 use serde::Serialize;
-use subtle::ConstantTimeEq;
+use tokio_rustls::server::TlsStream;
 
+pub use self::token::{Token, TokenError};
 use super::{
     Intake,
     decode::{self, DecodeError, IncomingEvent},
@@ -26,52 +37,61 @@ use super::{
 use crate::{
     actors::Hub,
     stats::{Refused, Source},
+    tls::{Acceptor, accept_plain},
 };
 
 /// How the Manager's listener behaves.
 #[derive(Clone)]
 pub struct Options {
     /// Who does not bring it is refused.
-    pub token: Option<Token>,
+    pub token: Option<Arc<Token>>,
+    /// Opens TLS; without it the Manager comes over plain TCP.
+    pub tls: Option<Acceptor>,
     /// Bytes of a JSON body, and of one line of a stream.
     pub max_body: usize,
 }
 
-/// A secret that both sides know.
-#[derive(Clone)]
-pub struct Token(Arc<str>);
-
-impl Token {
-    /// White space around it is not part of it; an empty one is none.
-    pub fn new(text: &str) -> Option<Self> {
-        let text = text.trim();
-        (!text.is_empty()).then(|| Self(text.into()))
-    }
-
-    /// Takes as long wherever the first difference is.
-    fn matches(&self, given: &str) -> bool {
-        self.0.as_bytes().ct_eq(given.as_bytes()).into()
-    }
-}
-
 /// Serves the Manager on `listener` until the server is stopped.
 pub fn serve(intake: Arc<Intake>, hub: Arc<Hub>, options: Options, listener: TcpListener) -> io::Result<Server> {
-    let server = HttpServer::new(move || {
-        let app = App::new()
-            .app_data(web::Data::from(intake.clone()))
-            .app_data(web::Data::from(hub.clone()))
-            .app_data(web::Data::new(options.clone()))
-            .wrap(from_fn(authorize))
-            .route("/api/events", web::post().to(events))
-            .route("/api/stats", web::get().to(stats::stats))
-            .route("/metrics", web::get().to(metrics::metrics))
-            .default_service(web::to(HttpResponse::NotFound));
-        #[cfg(feature = "fault-injection")]
-        let app = app.route("/api/debug/panic", web::post().to(debug::panic));
-        app
-    });
     // A Manager's stream may be open for as long as it lives: nothing here waits for it.
-    Ok(server.workers(1).disable_signals().shutdown_timeout(1).listen(listener)?.run())
+    let server = Server::build().workers(1).disable_signals().shutdown_timeout(1);
+    let server = match options.tls.clone() {
+        None => server.listen("manager", listener, move || {
+            fn_service(accept_plain).and_then(http::<TcpStream>(&intake, &hub, &options))
+        })?,
+        Some(tls) => server.listen("manager", listener, move || {
+            let tls = tls.clone();
+            let http = http::<TlsStream<TcpStream>>(&intake, &hub, &options);
+            fn_service(move |stream| tls.clone().accept(stream)).and_then(http)
+        })?,
+    };
+    Ok(server.run())
+}
+
+/// What serves a connection once it is open.
+fn http<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+    intake: &Arc<Intake>,
+    hub: &Arc<Hub>,
+    options: &Options,
+) -> impl ServiceFactory<
+    (S, Protocol, Option<SocketAddr>),
+    Config = (),
+    Response = (),
+    Error = DispatchError,
+    InitError = (),
+> + use<S> {
+    let app = App::new()
+        .app_data(web::Data::from(intake.clone()))
+        .app_data(web::Data::from(hub.clone()))
+        .app_data(web::Data::new(options.clone()))
+        .wrap(from_fn(authorize))
+        .route("/api/events", web::post().to(events))
+        .route("/api/stats", web::get().to(stats::stats))
+        .route("/metrics", web::get().to(metrics::metrics))
+        .default_service(web::to(HttpResponse::NotFound));
+    #[cfg(feature = "fault-injection")]
+    let app = app.route("/api/debug/panic", web::post().to(debug::panic));
+    HttpService::build().finish(map_config(app, |_| AppConfig::default()))
 }
 
 async fn authorize(
@@ -274,9 +294,7 @@ impl Problem {
                 response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
                 (response, "no token: send it as `Authorization: Bearer <token>`".to_owned())
             }
-            Self::WrongToken => {
-                (HttpResponse::Forbidden(), "the token is not the one this server was started with".to_owned())
-            }
+            Self::WrongToken => (HttpResponse::Forbidden(), "the token is not the one that this server has".to_owned()),
             Self::MediaType => (
                 HttpResponse::UnsupportedMediaType(),
                 "the content type must be application/json or application/x-ndjson".to_owned(),

@@ -22,10 +22,7 @@ use actix_http::{
     h1::{self, ClientCodec, ClientPayloadCodec},
     header,
 };
-use actix_rt::{
-    net::TcpStream,
-    time::{Sleep, sleep},
-};
+use actix_rt::time::{Sleep, sleep};
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::Stream;
 use tokio::io::AsyncWrite;
@@ -33,7 +30,7 @@ use tokio::io::AsyncWrite;
 use super::{
     ForwardError,
     headers::{self, RequestBody},
-    pool::Pool,
+    pool::{ManagerStream, Pool},
 };
 use crate::clock;
 
@@ -51,7 +48,7 @@ const MAX_INTERIM: usize = 16;
 /// read.
 pub(super) async fn exchange(
     pool: &Rc<Pool>,
-    stream: TcpStream,
+    stream: ManagerStream,
     head: RequestHead,
     body: RequestBody,
 ) -> Result<(ResponseHead, Answer), ForwardError> {
@@ -73,7 +70,7 @@ pub(super) async fn exchange(
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: ManagerStream,
     /// Read and not yet taken apart.
     read: BytesMut,
     sending: Sending,
@@ -168,12 +165,21 @@ impl Connection {
                 }
             }
             match self.sending.poll_fill(task) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(None) => return Poll::Ready(Ok(())),
+                Poll::Pending => {
+                    let _ = self.poll_flush(task);
+                    return Poll::Pending;
+                }
+                Poll::Ready(None) => return self.poll_flush(task).map(Ok),
                 Poll::Ready(Some(Ok(()))) => {}
                 Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(ForwardError::BrowserGone)),
             }
         }
+    }
+
+    /// Sends what the stream itself holds back, as TLS does with what the socket did not take.
+    fn poll_flush(&mut self, task: &mut Context<'_>) -> Poll<()> {
+        // Whatever fails here is seen when reading.
+        Pin::new(&mut self.stream).poll_flush(task).map(drop)
     }
 
     fn poll_head(
@@ -297,7 +303,7 @@ pub(super) struct Answer {
 
 impl Answer {
     /// After an answer that switches protocols: the connection, and what was read beyond the head.
-    pub(super) fn into_stream(self) -> Option<(TcpStream, BytesMut)> {
+    pub(super) fn into_stream(self) -> Option<(ManagerStream, BytesMut)> {
         self.connection.map(|connection| (connection.stream, connection.read))
     }
 

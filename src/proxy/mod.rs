@@ -53,6 +53,8 @@ pub struct Upstream {
 pub enum ForwardError {
     #[error("flamenco manager cannot be reached: {0}")]
     Unreachable(io::Error),
+    #[error("flamenco manager cannot be reached: {0}")]
+    Untrusted(String),
     #[error("flamenco manager does not accept a connection in time")]
     ConnectTimeout,
     #[error("flamenco manager closed the connection instead of answering")]
@@ -72,7 +74,9 @@ pub enum ForwardError {
 impl ForwardError {
     fn status(&self) -> StatusCode {
         match self {
-            Self::Unreachable(_) | Self::Closed | Self::Cut | Self::Malformed => StatusCode::BAD_GATEWAY,
+            Self::Unreachable(_) | Self::Untrusted(_) | Self::Closed | Self::Cut | Self::Malformed => {
+                StatusCode::BAD_GATEWAY
+            }
             Self::ConnectTimeout | Self::Stalled => StatusCode::GATEWAY_TIMEOUT,
             Self::BrowserGone => StatusCode::BAD_REQUEST,
             Self::Loop => StatusCode::LOOP_DETECTED,
@@ -169,12 +173,17 @@ fn refuse(request: &HttpRequest, error: &ForwardError) -> HttpResponse {
     let mut response = HttpResponse::build(error.status());
     response.insert_header((header::CACHE_CONTROL, "no-store"));
     match error {
-        ForwardError::Unreachable(_) | ForwardError::ConnectTimeout | ForwardError::Closed | ForwardError::Stalled
+        ForwardError::Unreachable(_)
+        | ForwardError::Untrusted(_)
+        | ForwardError::ConnectTimeout
+        | ForwardError::Closed
+        | ForwardError::Stalled
             if is_for_a_page(request) =>
         {
             response.content_type("text/html; charset=utf-8").body(AWAY_PAGE)
         }
         ForwardError::Unreachable(_)
+        | ForwardError::Untrusted(_)
         | ForwardError::ConnectTimeout
         | ForwardError::Closed
         | ForwardError::Cut

@@ -8,9 +8,11 @@ use std::{
 
 use actix_http::ServiceConfig;
 use actix_rt::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
 
 use super::ForwardError;
-use crate::{client::Address, clock};
+use crate::{client::Address, clock, tls};
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -22,6 +24,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(8);
 /// Connections that wait, per thread; more are closed after their answer.
 const MAX_WAITING: usize = 128;
 
+/// A connection to the Manager, over TLS or not.
+pub(super) type ManagerStream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
 pub(super) struct Pool {
     manager: Address,
     http: ServiceConfig,
@@ -29,7 +34,7 @@ pub(super) struct Pool {
 }
 
 struct Waiting {
-    stream: TcpStream,
+    stream: ManagerStream,
     since: Instant,
 }
 
@@ -44,7 +49,7 @@ impl Pool {
     }
 
     /// The connection that was used last, if there is one that still lives.
-    pub(super) fn take(&self) -> Option<TcpStream> {
+    pub(super) fn take(&self) -> Option<ManagerStream> {
         let mut waiting = self.waiting.borrow_mut();
         let now = clock::now();
         while let Some(Waiting { stream, since }) = waiting.pop() {
@@ -61,7 +66,7 @@ impl Pool {
     }
 
     /// Keeps a connection whose request and answer are complete.
-    pub(super) fn put(&self, stream: TcpStream) {
+    pub(super) fn put(&self, stream: ManagerStream) {
         let now = clock::now();
         let mut waiting = self.waiting.borrow_mut();
         let overdue = waiting.iter().take_while(|idle| now.saturating_duration_since(idle.since) > KEEP_ALIVE).count();
@@ -71,21 +76,31 @@ impl Pool {
         }
     }
 
-    pub(super) async fn connect(&self) -> Result<TcpStream, ForwardError> {
+    pub(super) async fn connect(&self) -> Result<ManagerStream, ForwardError> {
         let (host, port) = self.manager.host_and_port();
         let connect = async {
             let stream = TcpStream::connect((host, port)).await?;
             stream.set_nodelay(true)?;
-            Ok::<_, io::Error>(stream)
+            Ok::<_, io::Error>(match self.manager.is_tls() {
+                false => Either::Left(stream),
+                true => Either::Right(tls::connect(stream, host).await?),
+            })
         };
         match actix_rt::time::timeout(CONNECT_TIMEOUT, connect).await {
-            Ok(connected) => connected.map_err(ForwardError::Unreachable),
+            Ok(connected) => connected.map_err(|error| match tls::explain(&error) {
+                Some(reason) => ForwardError::Untrusted(reason),
+                None => ForwardError::Unreachable(error),
+            }),
             Err(_) => Err(ForwardError::ConnectTimeout),
         }
     }
 }
 
 /// Whether nothing has come on a connection on which nothing is due: neither its end nor anything else.
-fn is_quiet(stream: &TcpStream) -> bool {
+fn is_quiet(stream: &ManagerStream) -> bool {
+    let stream = match stream {
+        Either::Left(stream) => stream,
+        Either::Right(stream) => stream.get_ref().0,
+    };
     matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }

@@ -72,7 +72,9 @@ where
     let Some((mut manager, read)) = answer.into_stream() else { return Ok(()) };
     let mut parts = browser.into_parts();
     parts.io.write_all(&[&parts.write_buf[..], &read[..]].concat()).await?;
+    parts.io.flush().await?;
     manager.write_all(&parts.read_buf).await?;
+    manager.flush().await?;
     // Whichever side ends it, and however: there is nobody left to tell.
     let _ = copy_bidirectional(&mut parts.io, &mut manager).await;
     Ok(())

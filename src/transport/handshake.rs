@@ -94,6 +94,10 @@ pub(super) enum Refusal {
     TooBig,
     /// There are as many sessions as there may be.
     Full,
+    /// Who is asked does not want it in.
+    Denied,
+    /// Who is asked does not answer.
+    AuthUnavailable,
     /// This server stops.
     Stopping,
 }
@@ -103,14 +107,15 @@ impl Refusal {
         match self {
             Self::Engine(error) => StatusCode::from_u16(error.http_status()).unwrap_or(StatusCode::BAD_REQUEST),
             Self::TooBig => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Full | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Denied => StatusCode::FORBIDDEN,
+            Self::Full | Self::AuthUnavailable | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
     pub(super) fn content_type(self) -> &'static str {
         match self {
-            Self::Engine(_) => "application/json",
-            Self::TooBig | Self::Full | Self::Stopping => "text/plain",
+            Self::Engine(_) | Self::Denied => "application/json",
+            Self::TooBig | Self::Full | Self::AuthUnavailable | Self::Stopping => "text/plain",
         }
     }
 
@@ -119,6 +124,8 @@ impl Refusal {
             Self::Engine(error) => error.to_json().into(),
             Self::TooBig => "the message is too big\n".into(),
             Self::Full => "too many sessions, try again later\n".into(),
+            Self::Denied => HandshakeError::Forbidden.to_json().into(),
+            Self::AuthUnavailable => "whoever says who may come in does not answer, try again later\n".into(),
             Self::Stopping => "this server is stopping, try again in a second\n".into(),
         }
     }
@@ -135,6 +142,8 @@ impl Refusal {
                 | HandshakeError::UnsupportedVersion,
             ) => Some(Refused::BadHandshake),
             Self::Full => Some(Refused::TooManySessions),
+            Self::Denied => Some(Refused::AuthDenied),
+            Self::AuthUnavailable => Some(Refused::AuthUnavailable),
             Self::TooBig | Self::Stopping => None,
         }
     }

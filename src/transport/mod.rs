@@ -1,5 +1,6 @@
 //! The browsers' listener: HTTP, and WebSockets taken over from it. The only code that knows HTTP and frames on this side.
 
+mod auth;
 mod frames;
 mod handshake;
 mod polling;
@@ -7,23 +8,37 @@ mod upgrade;
 mod websocket;
 mod worker;
 
-use std::{io, net::TcpListener, pin::Pin, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use actix_codec::Framed;
-use actix_http::{HttpService, Request, Response, StatusCode, body::BodySize, h1, header, ws};
+use actix_http::{
+    HttpService, Protocol, Request, Response, StatusCode, body::BodySize, error::DispatchError, h1, header, ws,
+};
 use actix_rt::net::TcpStream;
 use actix_server::Server;
-use actix_service::{fn_service, map_config};
+use actix_service::{ServiceFactory, ServiceFactoryExt as _, fn_service, map_config};
 use actix_web::{App, HttpResponse, dev::AppConfig, web};
 use bytes::Bytes;
 use futures_util::SinkExt;
+use tokio_rustls::server::TlsStream;
 
-pub use self::handshake::{Origins, parse_origin, parse_path};
+pub use self::{
+    auth::Auth,
+    handshake::{Origins, parse_origin, parse_path},
+};
 use self::{
+    auth::Guard,
     frames::Messages,
     handshake::Refusal,
     polling::{Pollers, Probe, ProbeError},
-    websocket::Opened,
+    websocket::{Opened, Stream},
     worker::Worker,
 };
 use crate::{
@@ -31,6 +46,7 @@ use crate::{
     protocol::{HandshakeError, HandshakeQuery, TransportName},
     proxy::{self, Proxy, Upstream},
     stats::{Gauge, Presence, Source},
+    tls::{Acceptor, accept_plain},
 };
 
 /// Where the server says whether it is well.
@@ -51,6 +67,10 @@ pub struct Options {
     pub max_message: usize,
     /// How long a request's head may take to arrive.
     pub handshake_timeout: Duration,
+    /// Opens TLS; without it browsers come over plain TCP.
+    pub tls: Option<Acceptor>,
+    /// Who is asked whether a browser may come in; without it all may.
+    pub auth: Option<Auth>,
     /// Where requests go that are not ours; without it they are not found.
     pub proxy: Option<Proxy>,
 }
@@ -82,31 +102,51 @@ impl Door {
 pub fn serve(hub: Arc<Hub>, options: Options, listener: TcpListener) -> io::Result<Server> {
     let server = Server::build().workers(options.workers).backlog(BACKLOG).disable_signals().shutdown_timeout(1);
     let door = Arc::new(Door { hub, options, pollers: Pollers::default() });
-    let server = server.listen("browsers", listener, move || {
-        let path = &door.options.path;
-        let upstream = door.options.proxy.as_ref().map(|proxy| Rc::new(proxy.upstream()));
-        let app = App::new()
-            .app_data(web::Data::from(door.clone()))
-            .route(HEALTH_PATH, web::get().to(health))
-            .route(path, web::route().to(polling::serve))
-            .route(&format!("{path}/"), web::route().to(polling::serve));
-        let app = match upstream.clone() {
-            Some(upstream) => app.app_data(upstream).default_service(web::to(proxy::forward)),
-            None => app.default_service(web::to(HttpResponse::NotFound)),
-        };
-        let upgrade_door = door.clone();
-        HttpService::build()
-            .client_request_timeout(door.options.handshake_timeout)
-            // A browser that closes its end is gone, and so is the session of its waiting poll; nor does the Manager have to
-            // answer it any more.
-            .h1_allow_half_closed(false)
-            .upgrade(fn_service(move |(request, framed)| {
-                upgrade(upgrade_door.clone(), upstream.clone(), request, framed)
-            }))
-            .finish(map_config(app, |_| AppConfig::default()))
-            .tcp()
-    })?;
+    let server = match door.options.tls.clone() {
+        None => {
+            server.listen("browsers", listener, move || fn_service(accept_plain).and_then(http::<TcpStream>(&door)))?
+        }
+        Some(tls) => server.listen("browsers", listener, move || {
+            let tls = tls.clone();
+            fn_service(move |stream| tls.clone().accept(stream)).and_then(http::<TlsStream<TcpStream>>(&door))
+        })?,
+    };
     Ok(server.run())
+}
+
+/// What serves a connection once it is open.
+fn http<S: Stream>(
+    door: &Arc<Door>,
+) -> impl ServiceFactory<
+    (S, Protocol, Option<SocketAddr>),
+    Config = (),
+    Response = (),
+    Error = DispatchError,
+    InitError = (),
+> + use<S> {
+    let path = &door.options.path;
+    let upstream = door.options.proxy.as_ref().map(|proxy| Rc::new(proxy.upstream()));
+    let guard = door.options.auth.clone().map(|auth| Rc::new(Guard::new(auth, door.options.tls.is_some())));
+    let app = App::new()
+        .app_data(web::Data::from(door.clone()))
+        .app_data(guard.clone())
+        .route(HEALTH_PATH, web::get().to(health))
+        .route(path, web::route().to(polling::serve))
+        .route(&format!("{path}/"), web::route().to(polling::serve));
+    let app = match upstream.clone() {
+        Some(upstream) => app.app_data(upstream).default_service(web::to(proxy::forward)),
+        None => app.default_service(web::to(HttpResponse::NotFound)),
+    };
+    let door = door.clone();
+    HttpService::build()
+        .client_request_timeout(door.options.handshake_timeout)
+        // A browser that closes its end is gone, and so is the session of its waiting poll; nor does the Manager have to
+        // answer it any more.
+        .h1_allow_half_closed(false)
+        .upgrade(fn_service(move |(request, framed): (Request, Framed<S, h1::Codec>)| {
+            upgrade(door.clone(), guard.clone(), upstream.clone(), request, framed)
+        }))
+        .finish(map_config(app, |_| AppConfig::default()))
 }
 
 /// Green while the registry answers, also while the Manager is away.
@@ -121,11 +161,12 @@ async fn health(door: web::Data<Door>) -> HttpResponse {
 }
 
 /// A request to become a WebSocket. The connection is served by a task of its own, so that what HTTP needed for it is freed.
-async fn upgrade(
+async fn upgrade<S: Stream>(
     door: Arc<Door>,
+    guard: Option<Rc<Guard>>,
     upstream: Option<Rc<Upstream>>,
     request: Request,
-    mut framed: Framed<TcpStream, h1::Codec>,
+    mut framed: Framed<S, h1::Codec>,
 ) -> Result<(), actix_web::Error> {
     if request.path().trim_end_matches('/') != door.options.path {
         if let Some(upstream) = upstream {
@@ -133,7 +174,7 @@ async fn upgrade(
         }
         return answer(framed, StatusCode::NOT_FOUND, "text/plain", "there is no WebSocket here\n".into()).await;
     }
-    let (arrival, response) = match admit(&door, &request) {
+    let (arrival, response) = match admit(&door, guard.as_deref(), &request).await {
         Ok(admitted) => admitted,
         Err(refusal) => {
             refusal.counted().into_iter().for_each(|reason| door.hub.stats.refused(reason).add(1));
@@ -160,7 +201,7 @@ enum Arrival {
     Poller(Rc<Worker>, Probe),
 }
 
-fn admit(door: &Arc<Door>, request: &Request) -> Result<(Arrival, Response<()>), Refusal> {
+async fn admit(door: &Arc<Door>, guard: Option<&Guard>, request: &Request) -> Result<(Arrival, Response<()>), Refusal> {
     handshake::origin(request.head(), &door.options.origins)?;
     let query = HandshakeQuery::parse(request.uri().query().unwrap_or_default())?;
     if query.transport != TransportName::WebSocket {
@@ -169,6 +210,9 @@ fn admit(door: &Arc<Door>, request: &Request) -> Result<(Arrival, Response<()>),
     let response = ws::handshake(request.head()).map_err(|_| HandshakeError::BadRequest)?.finish().drop_body();
     let arrival = match query.sid {
         None => {
+            if let Some(guard) = guard {
+                guard.admit(request.head(), request.peer_addr()).await?;
+            }
             let (worker, presence) = door.enter(&door.hub.stats.websocket_sessions)?;
             Arrival::New(worker, presence)
         }
@@ -186,8 +230,8 @@ fn admit(door: &Arc<Door>, request: &Request) -> Result<(Arrival, Response<()>),
 }
 
 /// Answers and closes.
-async fn answer(
-    mut framed: Framed<TcpStream, h1::Codec>,
+async fn answer<S: Stream>(
+    mut framed: Framed<S, h1::Codec>,
     status: StatusCode,
     content_type: &str,
     text: Bytes,

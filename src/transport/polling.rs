@@ -3,7 +3,7 @@
 mod handover;
 mod poller;
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 use actix_web::{
     HttpRequest, HttpResponse, HttpResponseBuilder,
@@ -25,6 +25,7 @@ use self::{
 };
 use super::{
     Door,
+    auth::Guard,
     handshake::{self, Refusal},
 };
 use crate::{
@@ -53,7 +54,7 @@ pub(super) async fn serve(request: HttpRequest, body: Payload, door: web::Data<D
     };
     let mut response = match origin {
         Some(_) if request.method() == Method::OPTIONS => preflight(&request),
-        Some(_) | None => respond(&request, body, &door.into_inner()).await,
+        Some(_) | None => respond(&request, body, &door).await,
     };
     if let Some(origin) = origin {
         let headers = response.headers_mut();
@@ -87,6 +88,9 @@ async fn respond(request: &HttpRequest, body: Payload, door: &Arc<Door>) -> Http
 
 /// A new session. Its first answer holds its first packets.
 async fn open(request: &HttpRequest, door: &Arc<Door>, jsonp: Option<u64>) -> Result<HttpResponse, Refusal> {
+    if let Some(Some(guard)) = request.app_data::<Option<Rc<Guard>>>() {
+        guard.admit(request.head(), request.peer_addr()).await?;
+    }
     let stats = door.hub.stats;
     let (worker, presence) = door.enter(&stats.polling_sessions)?;
     answer_get(request, &Poller::open(door, &worker, presence), jsonp).await
@@ -111,12 +115,17 @@ async fn answer_get(request: &HttpRequest, poller: &Poller, jsonp: Option<u64>) 
             return Err(HandshakeError::SessionUnknown.into());
         }
     }
+    let mut response = HttpResponse::Ok();
+    if poller.was_stopped() {
+        // What comes next on this connection is for the server that takes over.
+        response.force_close();
+    }
     Ok(match jsonp {
-        None => answer(HttpResponse::Ok(), TEXT).body(body),
+        None => answer(response, TEXT).body(body),
         Some(index) => {
             let mut script = Vec::with_capacity(body.len() * 2);
             engine_payload::encode_jsonp(index, &body, &mut script);
-            answer(HttpResponse::Ok(), SCRIPT).body(script)
+            answer(response, SCRIPT).body(script)
         }
     })
 }
@@ -203,7 +212,11 @@ fn preflight(request: &HttpRequest) -> HttpResponse {
 
 fn refuse(door: &Door, refusal: Refusal) -> HttpResponse {
     refusal.counted().into_iter().for_each(|reason: Refused| door.hub.stats.refused(reason).add(1));
-    answer(HttpResponse::build(refusal.status()), HeaderValue::from_static(refusal.content_type())).body(refusal.text())
+    let mut response = HttpResponse::build(refusal.status());
+    if refusal == Refusal::Stopping {
+        response.force_close();
+    }
+    answer(response, HeaderValue::from_static(refusal.content_type())).body(refusal.text())
 }
 
 /// Nothing here may be kept by a cache or taken for another type than it is.

@@ -34,7 +34,7 @@ struct Moved;
 /// `None` if the client goes, or says anything else.
 async fn run<S: Stream>(hub: &Hub, worker: &Worker, opened: &mut Opened<S>, probe: &Probe) -> Option<Moved> {
     let Opened { stream, greeting, messages } = opened;
-    stream.write_all(&std::mem::take(greeting)).await.ok()?;
+    write(stream, &std::mem::take(greeting)).await?;
     let mut release = actix_rt::time::interval(RELEASE_INTERVAL);
     let mut probed = false;
     let mut heard = Rate::new(clock::now());
@@ -64,8 +64,13 @@ async fn run<S: Stream>(hub: &Hub, worker: &Worker, opened: &mut Opened<S>, prob
             Message::Pong | Message::Part => continue,
             Message::Binary(_) | Message::Close => return None,
         };
-        stream.write_all(answer.websocket()).await.ok()?;
+        write(stream, answer.websocket()).await?;
     }
+}
+
+async fn write<S: Stream>(stream: &mut S, bytes: &[u8]) -> Option<()> {
+    stream.write_all(bytes).await.ok()?;
+    stream.flush().await.ok()
 }
 
 /// The client's next message; `None` if there will be none.

@@ -14,6 +14,7 @@ use std::{
 use actix::Addr;
 use actix_rt::net::TcpStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::server::TlsStream;
 
 use super::{
     frames::{Message, Messages},
@@ -53,6 +54,12 @@ impl Stream for TcpStream {
     fn forget_unsent(&self) {
         // Nothing is lost if it fails: the kernel then forgets a little later.
         let _ = socket2::SockRef::from(self).set_linger(Some(Duration::ZERO));
+    }
+}
+
+impl Stream for TlsStream<TcpStream> {
+    fn forget_unsent(&self) {
+        self.get_ref().0.forget_unsent();
     }
 }
 
@@ -247,6 +254,10 @@ impl<S: Stream> Socket<S> {
                     take(read.filled());
                     Poll::Ready(Ok(()))
                 }
+                // An end without TLS's goodbye is one like any other: WebSocket has its own.
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    Poll::Ready(Err(self.reason_or(Disconnect::TransportClose)))
+                }
                 Poll::Ready(Err(_)) => Poll::Ready(Err(self.reason_or(Disconnect::TransportError))),
             }
         })
@@ -291,7 +302,7 @@ impl<S: Stream> Socket<S> {
                 }
             }
             if scratch.is_empty() {
-                return Ok(());
+                return self.flush_stream();
             }
             let Poll::Ready(written) = self.poll_write(scratch) else {
                 self.unsent.replace(scratch[..first].to_vec());
@@ -302,7 +313,7 @@ impl<S: Stream> Socket<S> {
             self.hub.stats.bytes_out.add(written as u64);
             self.unsent.replace(scratch[written.min(first)..first].to_vec());
             if self.outbox.advance(written.saturating_sub(first), clock::now()) == Next::Done && written >= first {
-                return Ok(());
+                return self.flush_stream();
             }
         }
     }
@@ -323,24 +334,37 @@ impl<S: Stream> Socket<S> {
     }
 
     fn poll_write(&self, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let mut stream = self.stream.borrow_mut();
-        let mut writable = self.writable.borrow_mut();
-        if writable.is_none() {
-            let poll = Pin::new(&mut *stream).poll_write(&mut Context::from_waker(Waker::noop()), bytes);
-            if poll.is_ready() {
-                return poll;
-            }
+        self.poll_stream(|stream, task| stream.poll_write(task, bytes))
+    }
+
+    /// Writes what the stream itself holds back, as TLS does with what the socket did not take.
+    fn flush_stream(&self) -> io::Result<()> {
+        match self.poll_stream(|stream, task| stream.poll_flush(task)) {
+            Poll::Ready(flushed) => flushed,
+            Poll::Pending => Ok(()),
         }
-        let waker = writable.get_or_insert_with(|| {
-            Waker::from(Arc::new(MarkSlot { workers: self.hub.workers.clone(), home: self.home }))
-        });
-        Pin::new(&mut *stream).poll_write(&mut Context::from_waker(waker), bytes)
     }
 
     /// The client sees the end of the stream once it has read all, and ends it too.
     fn poll_shutdown(&self) {
         // What comes of it is seen when reading.
-        let _ = Pin::new(&mut *self.stream.borrow_mut()).poll_shutdown(&mut Context::from_waker(Waker::noop()));
+        let _ = self.poll_stream(|stream, task| stream.poll_shutdown(task));
+    }
+
+    /// Has the slot marked when the socket takes bytes again, if it does not now.
+    fn poll_stream<R>(&self, mut poll: impl FnMut(Pin<&mut S>, &mut Context<'_>) -> Poll<R>) -> Poll<R> {
+        let mut stream = self.stream.borrow_mut();
+        let mut writable = self.writable.borrow_mut();
+        if writable.is_none() {
+            let polled = poll(Pin::new(&mut *stream), &mut Context::from_waker(Waker::noop()));
+            if polled.is_ready() {
+                return polled;
+            }
+        }
+        let waker = writable.get_or_insert_with(|| {
+            Waker::from(Arc::new(MarkSlot { workers: self.hub.workers.clone(), home: self.home }))
+        });
+        poll(Pin::new(&mut *stream), &mut Context::from_waker(waker))
     }
 }
 

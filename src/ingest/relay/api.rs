@@ -9,7 +9,7 @@ use futures_util::{Stream, StreamExt};
 
 use super::snapshot::{self, Listing, Snapshot, Version};
 use crate::{
-    client::Address,
+    client::{Address, http_client, untrusted},
     farm::{
         FieldError, Status, TaskId,
         json::{FromJson, Members},
@@ -29,6 +29,8 @@ pub enum ApiError {
     Unreachable(String),
     #[error("what answers there does not speak http: {0}")]
     NotHttp(String),
+    #[error("{0}")]
+    Untrusted(String),
     #[error("it does not answer within {} s", TIMEOUT.as_secs())]
     Timeout,
     #[error("{path} is answered with status {status}")]
@@ -49,7 +51,7 @@ impl ApiError {
     /// Whether no amount of waiting helps: the address is wrong.
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::Redirect(_) | Self::NotAManager { .. } | Self::NotHttp(_) | Self::Loop => true,
+            Self::Redirect(_) | Self::NotAManager { .. } | Self::NotHttp(_) | Self::Untrusted(_) | Self::Loop => true,
             Self::Status { status, .. } => status.is_client_error(),
             Self::Unreachable(_) | Self::Timeout | Self::TooLong { .. } | Self::Cut { .. } => false,
         }
@@ -82,8 +84,7 @@ pub(super) enum Part {
 
 impl Api {
     pub fn new(manager: Address) -> Self {
-        let http = Client::builder().disable_redirects().timeout(TIMEOUT).finish();
-        Self { http, manager }
+        Self { http: http_client(&manager, TIMEOUT), manager }
     }
 
     /// Who is there. The first thing to ask: everything else may fail for better reasons.
@@ -235,7 +236,7 @@ fn unreachable(error: SendRequestError) -> ApiError {
     if matches!(error, SendRequestError::Timeout) {
         ApiError::Timeout
     } else {
-        ApiError::Unreachable(error.to_string())
+        untrusted(&error).map_or_else(|| ApiError::Unreachable(error.to_string()), ApiError::Untrusted)
     }
 }
 

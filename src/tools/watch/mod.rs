@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use self::screen::Screen;
-use crate::client::{Address, Backoff, Client, Disconnect, EmitError, Incoming, Limits};
+use crate::client::{Address, Backoff, Client, ConnectError, Disconnect, EmitError, Incoming, Limits};
 use crate::farm::chat::CHAT_SENT;
 use crate::farm::{ChatMessage, Op, Room, SubscriptionRequest};
 
@@ -61,7 +61,9 @@ pub enum WatchError {
     #[error("cannot start: {0}")]
     Start(io::Error),
     #[error("cannot write: {0}")]
-    Output(io::Error),
+    Output(#[from] io::Error),
+    #[error("{0} cannot be watched: {1}")]
+    Hopeless(Address, ConnectError),
 }
 
 /// Shows what happens until it is interrupted. That nobody reads any more is no error.
@@ -76,7 +78,7 @@ pub fn run(options: &Options) -> Result<(), WatchError> {
         let mut watch = Watch { options, screen, typed, client: None, said: String::new() };
         let ended = tokio::select! {
             result = watch.forever() => result,
-            interrupted = tokio::signal::ctrl_c() => interrupted,
+            interrupted = tokio::signal::ctrl_c() => interrupted.map_err(WatchError::Output),
         };
         if let Some(client) = watch.client {
             client.close().await;
@@ -84,8 +86,8 @@ pub fn run(options: &Options) -> Result<(), WatchError> {
         ended
     });
     match ended {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.map_err(WatchError::Output),
+        Err(WatchError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
     }
 }
 
@@ -100,14 +102,14 @@ struct Watch<'a, W> {
 }
 
 impl<W: io::Write> Watch<'_, W> {
-    /// Connects, shows, and connects again; ends only when nothing can be shown any more.
-    async fn forever(&mut self) -> io::Result<()> {
+    /// Connects, shows, and connects again; ends only when nothing can be shown any more, or never could.
+    async fn forever(&mut self) -> Result<(), WatchError> {
         let (backoff, mut rng) = (Backoff::default(), Rng::new());
-        let mut failures = 0;
+        let (mut failures, mut was_there) = (0, false);
         loop {
             match Client::connect(&self.options.url, Limits::default()).await {
                 Ok(client) => {
-                    failures = 0;
+                    (failures, was_there) = (0, true);
                     self.say(format!("connected to {}", self.options.url))?;
                     let client = self.client.insert(client);
                     let reason = match subscribe(client, &self.options.rooms) {
@@ -116,6 +118,9 @@ impl<W: io::Write> Watch<'_, W> {
                     };
                     self.client = None;
                     self.say(format!("{reason}; connecting again"))?;
+                }
+                Err(error @ ConnectError::Untrusted(_)) if !was_there => {
+                    return Err(WatchError::Hopeless(self.options.url.clone(), error));
                 }
                 Err(error) => self.say(format!("{error}; trying again"))?,
             }

@@ -110,6 +110,11 @@ impl Poller {
         self.door.hub.close(&self.outbox, reason);
     }
 
+    /// Whether it is over because the server stops.
+    pub(super) fn was_stopped(&self) -> bool {
+        self.lock().over() == Some(Over::Ended(Disconnect::ServerShutdown))
+    }
+
     /// Lets a WebSocket try whether it can take over.
     pub(in crate::transport) fn probe(self: Arc<Self>) -> Result<Probe, ProbeError> {
         self.decide(Handover::begin_probe)?;

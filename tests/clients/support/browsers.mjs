@@ -24,8 +24,8 @@ const TRANSPORTS = {
 export const AS_FLAMENCO = { reconnectionDelay: 250, reconnectionDelayMax: 3000, timeout: 1000 };
 
 /** Runs `scenario(client)` once for each row of the matrix; `client.connect` makes browsers of that row. */
-export function forEachClient(scenario) {
-  for (const { skip, ...client } of CLIENTS) {
+export function forEachClient(scenario, isMeant = () => true) {
+  for (const { skip, ...client } of CLIENTS.filter(isMeant)) {
     for (const [transport, options] of Object.entries(TRANSPORTS)) {
       describe(`${client.name} over ${transport}`, { timeout: 120_000, skip }, () => scenario(new Client(client, options)));
     }
@@ -39,11 +39,17 @@ class Client {
   }
 
   /** A connected browser, which `t` closes at its end; `subscriptions` are made on every connect. */
-  async connect(t, server, { subscriptions = [], ...more } = {}) {
+  async connect(t, server, options) {
+    const browser = this.begin(t, server, options);
+    await browser.connected();
+    return browser;
+  }
+
+  /** One that is about to connect. */
+  begin(t, server, { subscriptions = [], ...more } = {}) {
     const options = { ...this.options, forceNew: true, ...more };
     const browser = new Browser(this.io(server.browsers.origin, options), subscriptions);
     t.after(() => browser.close());
-    await browser.connected();
     return browser;
   }
 

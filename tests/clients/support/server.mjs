@@ -14,7 +14,7 @@ export const LOOPBACK = '127.0.0.1';
 export const EVERY_EVENT = [
   '--last-rendered-interval', '0s', '--outbox-lag', '60s', '--outbox-age', '60s', '--outbox-bytes', '100000000',
 ];
-const READY = /^listening browsers=(http:\/\/\S+) manager=(http:\/\/\S+)\n/;
+const READY = /^listening browsers=(https?:\/\/\S+) manager=(https?:\/\/\S+)\n/;
 
 /** The program to test: `WEBUPDATES_BIN`, or else what cargo built last. */
 const BINARY = process.env.WEBUPDATES_BIN ?? builtLast();

@@ -1,0 +1,95 @@
+//! This program as a client of servers over TLS: `watch`, and what stands in front of a Manager.
+
+use std::io::{BufRead, BufReader};
+
+use tokio::net::TcpStream;
+
+use crate::support::{
+    authority::{Authority, Folder},
+    http::{Connection, Request},
+    server::{JOB, PORTS, Server, program, refusal},
+    stub, within,
+};
+
+#[actix_rt::test]
+async fn watch_shows_a_server_whose_certificate_the_system_trusts() {
+    let (authority, folder) = (Authority::new(), Folder::new());
+    let trusted = folder.write("authorities.pem", &authority.pem());
+    let server = Server::start(&authority.sign().arguments(&folder, "tls").each_ref().map(String::as_str)).await;
+    for scheme in ["https", "wss"] {
+        let url = format!("{scheme}://localhost:{}", server.browsers.port());
+        let mut watch = program(&["watch", "--json", &url]).env("SSL_CERT_FILE", &trusted).spawn().unwrap();
+        server.until("watch to be in its rooms", |stats| stats["rooms"]["Worker-Tags"] == 1).await;
+        server.publish(7..8, 10).await;
+        let mut stdout = BufReader::new(watch.stdout.take().unwrap());
+        let line = tokio::task::spawn_blocking(move || {
+            let mut line = String::new();
+            while !line.contains("priority") {
+                line.clear();
+                assert!(stdout.read_line(&mut line).unwrap() > 0, "watch ended");
+            }
+            line
+        });
+        let line = within("a line of watch", line).await.unwrap();
+        assert!(line.contains(JOB) && line.contains(r#""priority":7"#), "{line}");
+        watch.kill().unwrap();
+        watch.wait().unwrap();
+        server.until("watch to be gone", |stats| stats["sessions"]["total"] == 0).await;
+    }
+}
+
+#[actix_rt::test]
+async fn a_certificate_that_is_not_trusted_is_one_sentence() {
+    let (authority, folder) = (Authority::new(), Folder::new());
+    let trusted = folder.write("authorities.pem", &authority.pem());
+    let stranger = folder.write("stranger.pem", &Authority::new().pem());
+    let for_another = authority.sign_for(&["farm.example"]);
+    for (signed, trusts, expected) in [
+        (
+            authority.sign(),
+            &stranger,
+            "its certificate is not trusted: no authority that this system trusts has signed it",
+        ),
+        (for_another, &trusted, "its certificate is not trusted: it is for another host name than the one asked for"),
+    ] {
+        let (address, _) =
+            stub::serve(Some(signed.acceptor()), async |_| Some(stub::answer("404 Not Found", ""))).await;
+        let url = format!("https://localhost:{}", address.port());
+        let mut watch = program(&["watch", &url]);
+        watch.env("SSL_CERT_FILE", trusts);
+        let mut serve = program(&[&PORTS[..], &["--manager", &url]].concat());
+        serve.env("SSL_CERT_FILE", trusts);
+        for command in [watch, serve] {
+            let refusal = refusal(command).await;
+            assert!(refusal.contains(expected) && refusal.contains(&url), "{refusal}");
+        }
+    }
+}
+
+#[actix_rt::test]
+async fn a_manager_may_be_spoken_to_over_tls() {
+    let (authority, folder) = (Authority::new(), Folder::new());
+    let trusted = folder.write("authorities.pem", &authority.pem());
+    let big = "x".repeat(1 << 20);
+    let (manager, heard) = stub::serve(Some(authority.sign().acceptor()), move |head| {
+        let body = if head.starts_with("GET /big") { big.clone() } else { r#"{"version":"3.9"}"#.to_owned() };
+        async move { Some(stub::answer("200 OK", &body)) }
+    })
+    .await;
+    let url = format!("https://localhost:{}", manager.port());
+    let mut command = program(&[&PORTS[..], &["--manager", &url]].concat());
+    command.env("SSL_CERT_FILE", &trusted);
+    let server = Server::spawn(command).await;
+    let mut browser = Connection::new(TcpStream::connect(server.browsers).await.unwrap());
+    for _ in 0..3 {
+        let answer = browser.request(Request::new("GET", "/big")).await;
+        assert_eq!((answer.status, answer.body.len()), (200, 1 << 20));
+    }
+    let asked = |start: &str| heard.heads().iter().any(|head| head.starts_with(start));
+    within("the relay to ask for a connection", async {
+        while !asked("get /socket.io/?eio=3&transport=websocket") {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
