@@ -14,7 +14,7 @@ const CLIENTS = [
   })),
   { name: 'python-socketio 4.6.1', io: python.connect, skip: python.NO_PYTHON, isSlow: true },
 ];
-const TRANSPORTS = {
+export const TRANSPORTS = {
   websocket: { transports: ['websocket'] },
   polling: { transports: ['polling'] },
   'polling → websocket': { transports: ['polling', 'websocket'] },
@@ -60,7 +60,7 @@ class Client {
 }
 
 /** One page: what it received as `[event, payload]`, and what became of its connection. */
-class Browser {
+export class Browser {
   #received = new Arrivals();
   #life = new Arrivals();
   #taken = 0;

@@ -1,0 +1,89 @@
+// Behind nginx, set up as docs/deployment.md says.
+
+import assert from 'node:assert/strict';
+import http from 'node:http';
+import { createRequire } from 'node:module';
+import { describe, test } from 'node:test';
+import { Browser, TRANSPORTS } from './support/browsers.mjs';
+import { asReceived, jobUpdate } from './support/farm.mjs';
+import { NO_NGINX, startNginx } from './support/nginx.mjs';
+import { EVERY_EVENT, Server } from './support/server.mjs';
+import { eventually } from './support/wait.mjs';
+
+const io = createRequire(import.meta.url)('socket.io-client-2.5.0');
+const PING = ['--ping-interval', '500ms'];
+
+/** Seconds of silence in the test of idle browsers; with the real time-out when it is a minute or more. */
+const IDLE = Number(process.env.IDLE_SECONDS ?? 5);
+
+async function connect(t, url, options) {
+  const browser = new Browser(io(url, { forceNew: true, rejectUnauthorized: false, ...options }), []);
+  t.after(() => browser.close());
+  await browser.connected();
+  return browser;
+}
+
+async function startServer(t, ...args) {
+  const server = await Server.start({ args: [...EVERY_EVENT, ...args] });
+  t.after(() => server.stop());
+  return server;
+}
+
+describe('behind nginx', { skip: NO_NGINX, timeout: 300_000 }, () => {
+  for (const scheme of ['http', 'https']) {
+    for (const [transport, options] of Object.entries(TRANSPORTS)) {
+      test(`a page of that host gets everything over ${scheme} and ${transport}`, async (t) => {
+        const server = await startServer(t);
+        const url = (await startNginx(t, [server]))[scheme];
+        const browser = await connect(t, url, { ...options, extraHeaders: { origin: url } });
+        await browser.subscribe({ type: 'allWorkers' });
+        const events = Array.from({ length: 500 }, (_, turn) => jobUpdate({ turn, name: 'é🎬'.repeat(turn) }));
+        for (let sent = 0; sent < events.length; sent += 50) await server.publish(events.slice(sent, sent + 50));
+        await server.settle(browser);
+        assert.deepEqual(browser.take(), asReceived(events));
+        const ends = transport === 'polling' ? 'polling' : 'websocket';
+        await eventually(() => server.stats(), ({ sessions }) => sessions[ends] === 1 && sessions.total === 1, `one session over ${ends}`);
+        assert.deepEqual(browser.facts, ['connect']);
+      });
+    }
+  }
+
+  for (const [transport, options] of Object.entries(TRANSPORTS)) {
+    test(`a browser that hears nothing for ${IDLE} s stays over ${transport}`, async (t) => {
+      const server = await startServer(t, ...(IDLE < 60 ? PING : []));
+      const url = (await startNginx(t, [server], { readTimeout: IDLE < 60 ? '2s' : undefined })).http;
+      const browser = await connect(t, url, options);
+      await new Promise((resolve) => setTimeout(resolve, IDLE * 1000));
+      await server.publish(jobUpdate());
+      await server.settle(browser);
+      assert.deepEqual(browser.take(), asReceived([jobUpdate()]));
+      assert.deepEqual(browser.facts, ['connect']);
+    });
+
+    test(`a path of its own works over ${transport}`, async (t) => {
+      const path = '/farm/socket.io';
+      const server = await startServer(t, '--path', path);
+      const url = (await startNginx(t, [server], { path })).http;
+      const browser = await connect(t, url, { ...options, path: `${path}/` });
+      await browser.subscribe({ type: 'allWorkers' });
+    });
+
+    test(`of two servers each keeps its browsers over ${transport}`, async (t) => {
+      const servers = [await startServer(t), await startServer(t)];
+      const url = (await startNginx(t, servers)).http;
+      // ip_hash looks at the first three numbers of an address.
+      const addresses = Array.from({ length: 16 }, (_, turn) => `127.0.${turn + 1}.1`);
+      const browsers = await Promise.all(addresses.map((localAddress) => connect(t, url, { ...options, agent: new http.Agent({ localAddress }) })));
+      const totals = await Promise.all(servers.map(async (server) => (await server.stats()).sessions.total));
+      assert.ok(totals[0] > 0 && totals[1] > 0 && totals[0] + totals[1] === browsers.length, `${totals}`);
+      for (const turn of [1, 2, 3]) {
+        for (const server of servers) await server.publish(jobUpdate({ turn }));
+      }
+      for (const browser of browsers) {
+        await browser.count(3);
+        assert.deepEqual(browser.take(), asReceived([1, 2, 3].map((turn) => jobUpdate({ turn }))));
+        assert.deepEqual(browser.facts, ['connect']);
+      }
+    });
+  }
+});
