@@ -15,7 +15,7 @@ use crate::{
     farm::Room,
     ingest::relay::TaskLogs,
     protocol::engine_payload::DEFAULT_MAX_PACKETS,
-    transport::{parse_origin, parse_path},
+    transport::{TrustedProxy, parse_origin, parse_path},
 };
 
 /// Run the web-update server
@@ -112,6 +112,18 @@ pub struct Options {
     #[arg(long, value_name = "N", env = "WEBUPDATES_MAX_SESSIONS", default_value_t = 50_000, value_parser = at_least_one())]
     pub max_sessions: usize,
 
+    /// Browsers that may be connected from one address (IPv6: one /64 network); more are refused with 429. This machine is not held to it
+    #[arg(long, value_name = "N", env = "WEBUPDATES_MAX_SESSIONS_PER_ADDRESS", default_value_t = 5000, value_parser = at_least_one())]
+    pub max_sessions_per_address: usize,
+
+    /// Proxy whose X-Forwarded-For says where browsers come from, e.g. 10.0.0.5 or 10.0.0.0/8; repeatable [default: none, all behind a proxy count as one address]
+    #[arg(long, value_name = "ADDR", env = "WEBUPDATES_TRUSTED_PROXY", value_delimiter = ',')]
+    pub trusted_proxy: Vec<TrustedProxy>,
+
+    /// Bytes of a browser's request before its body, 131072 at most; a bigger one is answered with 431, or 414 if it is the address
+    #[arg(long, value_name = "BYTES", env = "WEBUPDATES_MAX_HEAD", default_value_t = 32_768, value_parser = head_size())]
+    pub max_head: usize,
+
     /// Rooms that one browser may be in; more are refused in the acknowledgement
     #[arg(long, value_name = "N", env = "WEBUPDATES_MAX_ROOMS", default_value_t = 1000)]
     pub max_rooms: usize,
@@ -207,6 +219,12 @@ fn positive_duration(text: &str) -> Result<Duration, String> {
 fn at_least_one() -> impl clap::builder::TypedValueParser<Value = usize> {
     use clap::builder::TypedValueParser as _;
     clap::builder::RangedU64ValueParser::<u64>::new().range(1..=1 << 40).map(|number| number as usize)
+}
+
+/// HTTP's own reader takes no more, however much is allowed.
+fn head_size() -> impl clap::builder::TypedValueParser<Value = usize> {
+    use clap::builder::TypedValueParser as _;
+    clap::builder::RangedU64ValueParser::<u64>::new().range(1024..=131_072).map(|number| number as usize)
 }
 
 fn workers() -> impl clap::builder::TypedValueParser<Value = usize> {

@@ -20,7 +20,7 @@ pub enum Disconnect {
     ParseError,
     /// It sent a message over the size limit.
     MessageTooBig,
-    /// It sent more messages a second than it may.
+    /// It sent more messages a second, or in one request, than it may.
     TooManyMessages,
     /// It polled while another of its polls was waiting.
     PollOverlap,

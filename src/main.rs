@@ -40,7 +40,10 @@ enum Tool {
 }
 
 fn main() -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info,actix_server=warn")).init();
+    env_logger::Builder::from_env(
+        env_logger::Env::default().default_filter_or("info,actix_server=warn,actix_http=off"),
+    )
+    .init();
     panic::set_hook(Box::new(log_panic));
     let arguments = match parse(std::env::args_os().collect()) {
         Ok(arguments) => arguments,

@@ -7,9 +7,10 @@ use crate::{
     farm::{ChatMessage, Op, Payload, Room, SubscriptionRequest, chat},
     frame::Frame,
     protocol::{
-        AckId, Connection, EnginePacket, Event, OpenPacket, ProtocolError, Received, SessionId,
+        AckId, Connection, EnginePacket, Event, OpenPacket, PayloadProblem, ProtocolError, Received, SessionId,
         engine_payload::Payload as PollingBody, write_ack, write_invalid_namespace,
     },
+    stats::Refused,
 };
 
 const SUBSCRIPTION: &str = "/subscription";
@@ -69,6 +70,8 @@ pub enum Action {
     Leave { room: Room, reply: Option<Arc<Frame>> },
     /// Tell the chat room.
     Say(Payload<ChatMessage>),
+    /// Count that the client was refused something.
+    Refused(Refused),
     /// End the session.
     Close(Disconnect),
 }
@@ -90,7 +93,9 @@ impl Session {
             Ok(body) => body,
             Err(error) => {
                 log::debug!("a client is closed: {error}");
-                return vec![Action::Close(Disconnect::ParseError)];
+                let too_many = matches!(error.problem, PayloadProblem::TooManyPackets { .. });
+                let reason = if too_many { Disconnect::TooManyMessages } else { Disconnect::ParseError };
+                return vec![Action::Close(reason)];
             }
         };
         let mut actions = Vec::new();
@@ -178,7 +183,7 @@ impl Session {
         let joined = self.rooms.iter().position(|&joined| joined == room);
         match (request.op, joined) {
             (Op::Subscribe, None) if self.rooms.len() >= rules.max_rooms => {
-                answer(ack, "too many subscriptions, ignoring request", now)
+                refuse(Refused::TooManyRooms, ack, "too many subscriptions, ignoring request", now)
             }
             (Op::Subscribe, None) => {
                 self.rooms.push(room);
@@ -194,12 +199,12 @@ impl Session {
 
     fn chat(&mut self, argument: &str, ack: Option<AckId>, rules: &Rules, now: Instant) -> Vec<Action> {
         if argument.len() > rules.max_chat {
-            return answer(ack, "chat message is too long, ignoring request", now);
+            return refuse(Refused::ChatTooLong, ack, "chat message is too long, ignoring request", now);
         }
         match chat::parse(argument) {
             Err(refusal) => answer(ack, &refusal.to_string(), now),
             Ok(_) if !self.chats.allows(rules.max_chats_per_second, now) => {
-                answer(ack, "too many chat messages, ignoring request", now)
+                refuse(Refused::TooManyChats, ack, "too many chat messages, ignoring request", now)
             }
             Ok(message) => {
                 let mut actions = vec![Action::Say(message)];
@@ -212,6 +217,12 @@ impl Session {
 
 fn answer(ack: Option<AckId>, text: &str, now: Instant) -> Vec<Action> {
     acknowledgement(ack, text, now).map(Action::Send).into_iter().collect()
+}
+
+fn refuse(reason: Refused, ack: Option<AckId>, text: &str, now: Instant) -> Vec<Action> {
+    let mut actions = vec![Action::Refused(reason)];
+    actions.extend(answer(ack, text, now));
+    actions
 }
 
 /// Nothing is sent to a client that did not ask for an acknowledgement.
@@ -274,6 +285,7 @@ mod tests {
             Action::Join { room, reply: frame } => format!("join {room}, {}", reply(frame)),
             Action::Leave { room, reply: frame } => format!("leave {room}, {}", reply(frame)),
             Action::Say(message) => format!("say {}", message.json),
+            Action::Refused(reason) => format!("refused {}", reason.as_str()),
             Action::Close(reason) => format!("close {reason}"),
         };
         actions.into_iter().map(show).collect()
@@ -323,7 +335,7 @@ mod tests {
         let expected = [
             vec![r#"join Workers, 431["ok"]"#],
             vec![r#"join Last-Rendered, 432["ok"]"#],
-            vec![r#"send 433["too many subscriptions, ignoring request"]"#],
+            vec!["refused too-many-rooms", r#"send 433["too many subscriptions, ignoring request"]"#],
         ];
         let lines = [
             r#"421["/subscription",{"op":"subscribe","type":"allWorkers"}]"#,
@@ -345,8 +357,8 @@ mod tests {
         let expected = [
             vec![r#"say {"name":"a", "text":"b","more":1.50}"#, r#"send 437["message sent successfully."]"#],
             vec![r#"say {"name":"a","text":"b"}"#],
-            vec![r#"send 437["too many chat messages, ignoring request"]"#],
-            vec![r#"send 437["chat message is too long, ignoring request"]"#],
+            vec!["refused too-many-chats", r#"send 437["too many chat messages, ignoring request"]"#],
+            vec!["refused chat-too-long", r#"send 437["chat message is too long, ignoring request"]"#],
         ];
         assert_eq!(conversation(&lines), expected);
     }
@@ -390,7 +402,7 @@ mod tests {
         );
         assert_eq!(body("2:2a2:7b"), ["close parse-error"]);
         assert_eq!(body(&"1:3".repeat(10)), [""; 0]);
-        assert_eq!(body(&"1:3".repeat(11)), ["close parse-error"]);
+        assert_eq!(body(&"1:3".repeat(11)), ["close too-many-messages"]);
     }
 
     #[test]

@@ -140,10 +140,20 @@ pub enum Refused {
     AuthDenied,
     /// From a browser: who is asked whether it may come in does not answer.
     AuthUnavailable,
+    /// From a browser: too many sessions of its address.
+    TooManySessionsPerAddress,
+    /// From a browser: the head of its request is too big.
+    HeadTooLarge,
+    /// From a browser: a subscription to one room more than it may be in.
+    TooManyRooms,
+    /// From a browser: more chat messages a second than it may send.
+    TooManyChats,
+    /// From a browser: a chat message that is too long.
+    ChatTooLong,
 }
 
 impl Refused {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 17] = [
         Self::BadJson,
         Self::InvalidEvent,
         Self::Unauthorized,
@@ -156,6 +166,11 @@ impl Refused {
         Self::TooManySessions,
         Self::AuthDenied,
         Self::AuthUnavailable,
+        Self::TooManySessionsPerAddress,
+        Self::HeadTooLarge,
+        Self::TooManyRooms,
+        Self::TooManyChats,
+        Self::ChatTooLong,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -172,6 +187,11 @@ impl Refused {
             Self::TooManySessions => "too-many-sessions",
             Self::AuthDenied => "auth-denied",
             Self::AuthUnavailable => "auth-unavailable",
+            Self::TooManySessionsPerAddress => "too-many-sessions-per-address",
+            Self::HeadTooLarge => "head-too-large",
+            Self::TooManyRooms => "too-many-rooms",
+            Self::TooManyChats => "too-many-chats",
+            Self::ChatTooLong => "chat-too-long",
         }
     }
 }

@@ -17,7 +17,7 @@ const MAY_USE: [(&str, &[&str]); 23] = [
     ("last_rendered", &["farm"]),
     ("frame", &["farm", "protocol"]),
     ("outbox", &["disconnect", "farm", "frame"]),
-    ("session", &["disconnect", "farm", "frame", "protocol"]),
+    ("session", &["disconnect", "farm", "frame", "protocol", "stats"]),
     ("stats", &["disconnect", "farm"]),
     ("interest", &["farm"]),
     (

@@ -11,7 +11,9 @@ use flamenco_webupdates::farm::{Op, Room, SubscriptionRequest, chat};
 use flamenco_webupdates::frame::Frame;
 use flamenco_webupdates::membership::Membership;
 use flamenco_webupdates::protocol::engine_payload::Payload;
-use flamenco_webupdates::protocol::{AckId, EnginePacket, Event, Namespace, ProtocolError, SessionId, SocketPacket};
+use flamenco_webupdates::protocol::{
+    AckId, EnginePacket, Event, Namespace, PayloadProblem, ProtocolError, SessionId, SocketPacket,
+};
 use flamenco_webupdates::session::{Action, Rules, Session};
 
 const CLIENTS: usize = 3;
@@ -183,7 +185,7 @@ impl World {
                 Action::Exit => self.membership.leave_all(member),
                 Action::Join { room, .. } => assert!(self.membership.join(member, room), "no room is joined twice"),
                 Action::Leave { room, .. } => assert!(self.membership.leave(member, room), "only who is in it leaves"),
-                Action::Send(_) | Action::Say(_) | Action::Close(_) => {}
+                Action::Send(_) | Action::Say(_) | Action::Refused(_) | Action::Close(_) => {}
             }
         }
     }
@@ -221,7 +223,13 @@ impl Model {
     }
 
     fn receive_body(&mut self, body: &[u8], rules: &Rules, now: Instant) -> Vec<String> {
-        let Ok(body) = Payload::decode(body, rules.max_packets) else { return parse_error() };
+        let body = match Payload::decode(body, rules.max_packets) {
+            Ok(body) => body,
+            Err(error) if matches!(error.problem, PayloadProblem::TooManyPackets { .. }) => {
+                return vec!["close too-many-messages".to_owned()];
+            }
+            Err(_) => return parse_error(),
+        };
         let mut told: Vec<String> = Vec::new();
         for packet in body.packets() {
             told.extend(self.receive(Ok(packet), rules, now));
@@ -310,11 +318,13 @@ impl Model {
                 Ok(request) => self.subscription(request, ack, rules),
                 Err(refusal) => answer(ack, &refusal.to_string()),
             },
-            "/chat" if argument.len() > rules.max_chat => answer(ack, "chat message is too long, ignoring request"),
+            "/chat" if argument.len() > rules.max_chat => {
+                refuse("chat-too-long", ack, "chat message is too long, ignoring request")
+            }
             "/chat" => match chat::parse(argument) {
                 Err(refusal) => answer(ack, &refusal.to_string()),
                 Ok(_) if self.chats.count(now) > rules.max_chats_per_second => {
-                    answer(ack, "too many chat messages, ignoring request")
+                    refuse("too-many-chats", ack, "too many chat messages, ignoring request")
                 }
                 Ok(_) => [vec![format!("say {argument}")], answer(ack, "message sent successfully.")].concat(),
             },
@@ -328,7 +338,7 @@ impl Model {
         match request.op {
             Op::Subscribe if self.rooms.contains(&room) => answer(ack, "ok"),
             Op::Subscribe if self.rooms.len() >= rules.max_rooms => {
-                answer(ack, "too many subscriptions, ignoring request")
+                refuse("too-many-rooms", ack, "too many subscriptions, ignoring request")
             }
             Op::Subscribe => {
                 self.rooms.insert(room);
@@ -365,6 +375,10 @@ fn parse_error() -> Vec<String> {
     vec!["close parse-error".to_owned()]
 }
 
+fn refuse(reason: &str, ack: Option<AckId>, text: &str) -> Vec<String> {
+    [vec![format!("refused {reason}")], answer(ack, text)].concat()
+}
+
 fn answer(ack: Option<AckId>, text: &str) -> Vec<String> {
     ack.map(|ack| format!("send 43{ack}[{}]", serde_json::Value::from(text))).into_iter().collect()
 }
@@ -379,6 +393,7 @@ fn shown(actions: &[Action]) -> Vec<String> {
         Action::Join { room, reply: frame } => format!("join {room}, {}", reply(frame)),
         Action::Leave { room, reply: frame } => format!("leave {room}, {}", reply(frame)),
         Action::Say(message) => format!("say {}", message.json),
+        Action::Refused(reason) => format!("refused {}", reason.as_str()),
         Action::Close(reason) => format!("close {reason}"),
     };
     actions.iter().map(show).collect()

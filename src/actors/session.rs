@@ -139,6 +139,7 @@ impl SessionActor {
                     reply.into_iter().for_each(|reply| self.send(&reply));
                 }
                 Action::Say(message) => self.hub.chat.tell(Say { message }),
+                Action::Refused(reason) => self.hub.stats.refused(reason).add(1),
                 Action::Close(reason) => self.hub.close(&self.outbox, reason),
             }
         }

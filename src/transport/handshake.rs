@@ -85,6 +85,16 @@ pub(super) fn script(head: &RequestHead, origins: &Origins) -> Result<(), Refusa
     }
 }
 
+/// Bytes of a request's first line and headers, about as they were sent.
+pub(super) fn check_size(head: &RequestHead, limit: usize) -> Result<(), Refusal> {
+    let url = head.uri.path_and_query().map_or(0, |path| path.as_str().len());
+    if url > limit {
+        return Err(Refusal::UrlTooLong);
+    }
+    let headers: usize = head.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if url + headers > limit { Err(Refusal::HeadTooLong) } else { Ok(()) }
+}
+
 /// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
@@ -98,6 +108,12 @@ pub(super) enum Refusal {
     Denied,
     /// Who is asked does not answer.
     AuthUnavailable,
+    /// There are as many sessions from its address as there may be.
+    AddressFull,
+    /// The address that it asks for is too long.
+    UrlTooLong,
+    /// What stands before its body is too long.
+    HeadTooLong,
     /// This server stops.
     Stopping,
 }
@@ -109,13 +125,22 @@ impl Refusal {
             Self::TooBig => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Denied => StatusCode::FORBIDDEN,
             Self::Full | Self::AuthUnavailable | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::AddressFull => StatusCode::TOO_MANY_REQUESTS,
+            Self::UrlTooLong => StatusCode::URI_TOO_LONG,
+            Self::HeadTooLong => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         }
     }
 
     pub(super) fn content_type(self) -> &'static str {
         match self {
             Self::Engine(_) | Self::Denied => "application/json",
-            Self::TooBig | Self::Full | Self::AuthUnavailable | Self::Stopping => "text/plain",
+            Self::TooBig
+            | Self::Full
+            | Self::AddressFull
+            | Self::UrlTooLong
+            | Self::HeadTooLong
+            | Self::AuthUnavailable
+            | Self::Stopping => "text/plain",
         }
     }
 
@@ -126,6 +151,9 @@ impl Refusal {
             Self::Full => "too many sessions, try again later\n".into(),
             Self::Denied => HandshakeError::Forbidden.to_json().into(),
             Self::AuthUnavailable => "whoever says who may come in does not answer, try again later\n".into(),
+            Self::AddressFull => "too many sessions from your address, try again later\n".into(),
+            Self::UrlTooLong => "the address is too long\n".into(),
+            Self::HeadTooLong => "the request's headers are too long\n".into(),
             Self::Stopping => "this server is stopping, try again in a second\n".into(),
         }
     }
@@ -144,6 +172,8 @@ impl Refusal {
             Self::Full => Some(Refused::TooManySessions),
             Self::Denied => Some(Refused::AuthDenied),
             Self::AuthUnavailable => Some(Refused::AuthUnavailable),
+            Self::AddressFull => Some(Refused::TooManySessionsPerAddress),
+            Self::UrlTooLong | Self::HeadTooLong => Some(Refused::HeadTooLarge),
             Self::TooBig | Self::Stopping => None,
         }
     }

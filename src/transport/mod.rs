@@ -1,5 +1,6 @@
 //! The browsers' listener: HTTP, and WebSockets taken over from it. The only code that knows HTTP and frames on this side.
 
+mod addresses;
 mod auth;
 mod frames;
 mod handshake;
@@ -10,7 +11,7 @@ mod worker;
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -19,21 +20,30 @@ use std::{
 
 use actix_codec::Framed;
 use actix_http::{
-    HttpService, Protocol, Request, Response, StatusCode, body::BodySize, error::DispatchError, h1, header, ws,
+    ConnectionType, HttpService, Protocol, Request, RequestHead, Response, StatusCode, body::BodySize,
+    error::DispatchError, h1, header, ws,
 };
 use actix_rt::net::TcpStream;
 use actix_server::Server;
 use actix_service::{ServiceFactory, ServiceFactoryExt as _, fn_service, map_config};
-use actix_web::{App, HttpResponse, dev::AppConfig, web};
+use actix_web::{
+    App, HttpResponse,
+    body::MessageBody,
+    dev::{AppConfig, ServiceRequest, ServiceResponse},
+    middleware::{Next, from_fn},
+    web,
+};
 use bytes::Bytes;
 use futures_util::SinkExt;
 use tokio_rustls::server::TlsStream;
 
 pub use self::{
+    addresses::TrustedProxy,
     auth::Auth,
     handshake::{Origins, parse_origin, parse_path},
 };
 use self::{
+    addresses::{Addresses, Admission},
     auth::Guard,
     frames::Messages,
     handshake::Refusal,
@@ -45,7 +55,7 @@ use crate::{
     actors::Hub,
     protocol::{HandshakeError, HandshakeQuery, TransportName},
     proxy::{self, Proxy, Upstream},
-    stats::{Gauge, Presence, Source},
+    stats::{Gauge, Source},
     tls::{Acceptor, accept_plain},
 };
 
@@ -63,6 +73,11 @@ pub struct Options {
     pub workers: usize,
     pub origins: Origins,
     pub max_sessions: usize,
+    pub max_sessions_per_address: usize,
+    /// Who may say where a request comes from.
+    pub trusted_proxies: Vec<TrustedProxy>,
+    /// Bytes of a request's head.
+    pub max_head: usize,
     /// Bytes of a browser's message.
     pub max_message: usize,
     /// How long a request's head may take to arrive.
@@ -80,17 +95,27 @@ struct Door {
     hub: Arc<Hub>,
     options: Options,
     pollers: Pollers,
+    addresses: Arc<Addresses>,
 }
 
 impl Door {
     /// Lets a new session in, on the current worker.
-    fn enter(&self, kind: &'static Gauge) -> Result<(Rc<Worker>, Presence), Refusal> {
+    fn enter(
+        &self,
+        kind: &'static Gauge,
+        head: &RequestHead,
+        peer: Option<SocketAddr>,
+    ) -> Result<(Rc<Worker>, Admission), Refusal> {
         if self.hub.workers.is_closing() {
             return Err(Refusal::Stopping);
         }
         let others = self.hub.stats.sessions().saturating_sub(kind.get());
         let presence = kind.enter(self.options.max_sessions.saturating_sub(others)).ok_or(Refusal::Full)?;
-        Ok((self.worker()?, presence))
+        // Who is gone already has no address, and takes no place for long.
+        let peer = peer.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
+        let address = addresses::client(head, peer, &self.options.trusted_proxies);
+        let guest = self.addresses.enter(address, self.options.max_sessions_per_address).ok_or(Refusal::AddressFull)?;
+        Ok((self.worker()?, Admission { _presence: presence, guest }))
     }
 
     fn worker(&self) -> Result<Rc<Worker>, Refusal> {
@@ -101,7 +126,7 @@ impl Door {
 /// Serves browsers on `listener` until the server is stopped.
 pub fn serve(hub: Arc<Hub>, options: Options, listener: TcpListener) -> io::Result<Server> {
     let server = Server::build().workers(options.workers).backlog(BACKLOG).disable_signals().shutdown_timeout(1);
-    let door = Arc::new(Door { hub, options, pollers: Pollers::default() });
+    let door = Arc::new(Door { hub, options, pollers: Pollers::default(), addresses: Arc::default() });
     let server = match door.options.tls.clone() {
         None => {
             server.listen("browsers", listener, move || fn_service(accept_plain).and_then(http::<TcpStream>(&door)))?
@@ -130,6 +155,7 @@ fn http<S: Stream>(
     let app = App::new()
         .app_data(web::Data::from(door.clone()))
         .app_data(guard.clone())
+        .wrap(from_fn(check))
         .route(HEALTH_PATH, web::get().to(health))
         .route(path, web::route().to(polling::serve))
         .route(&format!("{path}/"), web::route().to(polling::serve));
@@ -147,6 +173,21 @@ fn http<S: Stream>(
             upgrade(door.clone(), guard.clone(), upstream.clone(), request, framed)
         }))
         .finish(map_config(app, |_| AppConfig::default()))
+}
+
+/// Turns away what no request of ours or the Manager's needs.
+async fn check(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    let door = request.app_data::<web::Data<Door>>().expect("the door is part of the app");
+    if let Err(refusal) = handshake::check_size(request.head(), door.options.max_head) {
+        let mut response = polling::refuse(door, refusal);
+        // What its body holds is not waited for.
+        response.head_mut().set_connection_type(ConnectionType::Close);
+        return Ok(request.into_response(response));
+    }
+    Ok(next.call(request).await?.map_into_boxed_body())
 }
 
 /// Green while the registry answers, also while the Manager is away.
@@ -168,13 +209,18 @@ async fn upgrade<S: Stream>(
     request: Request,
     mut framed: Framed<S, h1::Codec>,
 ) -> Result<(), actix_web::Error> {
-    if request.path().trim_end_matches('/') != door.options.path {
+    let refused = handshake::check_size(request.head(), door.options.max_head).err();
+    if refused.is_none() && request.path().trim_end_matches('/') != door.options.path {
         if let Some(upstream) = upstream {
             return upstream.tunnel(request, framed).await;
         }
         return answer(framed, StatusCode::NOT_FOUND, "text/plain", "there is no WebSocket here\n".into()).await;
     }
-    let (arrival, response) = match admit(&door, guard.as_deref(), &request).await {
+    let admitted = match refused {
+        Some(refusal) => Err(refusal),
+        None => admit(&door, guard.as_deref(), &request).await,
+    };
+    let (arrival, response) = match admitted {
         Ok(admitted) => admitted,
         Err(refusal) => {
             refusal.counted().into_iter().for_each(|reason| door.hub.stats.refused(reason).add(1));
@@ -187,7 +233,7 @@ async fn upgrade<S: Stream>(
     messages.extend(&parts.read_buf);
     let opened = Opened { stream: parts.io, greeting: parts.write_buf.to_vec(), messages };
     match arrival {
-        Arrival::New(worker, presence) => websocket::serve(&door.hub, &worker, opened, presence),
+        Arrival::New(worker, admission) => websocket::serve(&door.hub, &worker, opened, admission),
         Arrival::Poller(worker, probe) => {
             actix_rt::spawn(upgrade::serve(door.hub.clone(), worker, opened, probe));
         }
@@ -197,7 +243,7 @@ async fn upgrade<S: Stream>(
 
 /// Whose WebSocket it is.
 enum Arrival {
-    New(Rc<Worker>, Presence),
+    New(Rc<Worker>, Admission),
     Poller(Rc<Worker>, Probe),
 }
 
@@ -213,8 +259,9 @@ async fn admit(door: &Arc<Door>, guard: Option<&Guard>, request: &Request) -> Re
             if let Some(guard) = guard {
                 guard.admit(request.head(), request.peer_addr()).await?;
             }
-            let (worker, presence) = door.enter(&door.hub.stats.websocket_sessions)?;
-            Arrival::New(worker, presence)
+            let (worker, admission) =
+                door.enter(&door.hub.stats.websocket_sessions, request.head(), request.peer_addr())?;
+            Arrival::New(worker, admission)
         }
         Some(sid) => {
             let poller = door.pollers.get(sid).ok_or(HandshakeError::SessionUnknown)?;

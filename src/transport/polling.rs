@@ -92,8 +92,8 @@ async fn open(request: &HttpRequest, door: &Arc<Door>, jsonp: Option<u64>) -> Re
         guard.admit(request.head(), request.peer_addr()).await?;
     }
     let stats = door.hub.stats;
-    let (worker, presence) = door.enter(&stats.polling_sessions)?;
-    answer_get(request, &Poller::open(door, &worker, presence), jsonp).await
+    let (worker, admission) = door.enter(&stats.polling_sessions, request.head(), request.peer_addr())?;
+    answer_get(request, &Poller::open(door, &worker, admission), jsonp).await
 }
 
 async fn get(request: &HttpRequest, door: &Door, sid: SessionId, jsonp: Option<u64>) -> Result<HttpResponse, Refusal> {
@@ -210,7 +210,7 @@ fn preflight(request: &HttpRequest) -> HttpResponse {
     response.finish()
 }
 
-fn refuse(door: &Door, refusal: Refusal) -> HttpResponse {
+pub(super) fn refuse(door: &Door, refusal: Refusal) -> HttpResponse {
     refusal.counted().into_iter().for_each(|reason: Refused| door.hub.stats.refused(reason).add(1));
     let mut response = HttpResponse::build(refusal.status());
     if refusal == Refusal::Stopping {

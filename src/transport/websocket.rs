@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
 use super::{
+    addresses::Admission,
     frames::{Message, Messages},
     polling::Probe,
     worker::{Carrier, SCRATCH, Worker},
@@ -32,7 +33,6 @@ use crate::{
     outbox::{self, Home, Next, Outbox, Waiting, Workers},
     protocol::SessionId,
     session::Rate,
-    stats::Presence,
 };
 
 /// How long a client that was told to close may take to do so.
@@ -73,18 +73,18 @@ pub(super) struct Opened<S> {
 }
 
 /// Serves a new client until it ends.
-pub(super) fn serve<S: Stream>(hub: &Arc<Hub>, worker: &Rc<Worker>, opened: Opened<S>, presence: Presence) {
+pub(super) fn serve<S: Stream>(hub: &Arc<Hub>, worker: &Rc<Worker>, opened: Opened<S>, admission: Admission) {
     let outbox = Arc::new(Outbox::new());
     let session = SessionActor::open(SessionId::random(), &[], outbox.clone(), hub.clone());
     let (socket, messages) = Socket::enter(hub, worker, opened, outbox);
     socket.outbox.attach(socket.home);
     socket.flush(&mut Vec::new());
-    actix_rt::spawn(read(worker.clone(), socket, session, messages, presence));
+    actix_rt::spawn(read(worker.clone(), socket, session, messages, admission));
 }
 
 /// Serves a client that comes from polling, with its session, until it ends; not at all if that has ended meanwhile.
 pub(super) fn take_over<S: Stream>(hub: &Arc<Hub>, worker: &Rc<Worker>, opened: Opened<S>, probe: Probe) {
-    let presence = hub.stats.websocket_sessions.add();
+    let admission = Admission { _presence: hub.stats.websocket_sessions.add(), guest: probe.guest().clone() };
     let session = probe.session().clone();
     let (socket, messages) = Socket::enter(hub, worker, opened, probe.outbox().clone());
     if probe.upgrade(socket.home).is_err() {
@@ -92,7 +92,7 @@ pub(super) fn take_over<S: Stream>(hub: &Arc<Hub>, worker: &Rc<Worker>, opened: 
         return;
     }
     socket.flush(&mut Vec::new());
-    actix_rt::spawn(read(worker.clone(), socket, session, messages, presence));
+    actix_rt::spawn(read(worker.clone(), socket, session, messages, admission));
 }
 
 /// Takes the client's messages to its session, one at a time, until either ends.
@@ -101,7 +101,7 @@ async fn read<S: Stream>(
     socket: Rc<Socket<S>>,
     session: Addr<SessionActor>,
     mut messages: Messages,
-    _presence: Presence,
+    _admission: Admission,
 ) {
     let slot = Slot { worker, home: socket.home };
     let mut uncounted = Rate::new(clock::now());

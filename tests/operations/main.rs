@@ -7,7 +7,7 @@
 )]
 
 mod contrib;
+mod limits;
 mod metrics;
-#[allow(dead_code, reason = "the tests of limits use the rest")]
 mod server;
 mod systemd;

@@ -206,6 +206,11 @@ impl Browser {
         Self::try_connect(to, &[]).await.unwrap_or_else(|refusal| panic!("it is refused: {refusal:?}"))
     }
 
+    /// One that has been upgraded, and is greeted in its own way.
+    pub(crate) fn over(connection: Connection) -> Self {
+        Self(connection)
+    }
+
     /// With these headers too.
     pub(crate) async fn try_connect(to: SocketAddr, headers: &[(&str, &str)]) -> Result<Self, Answer> {
         let mut connection = Connection::open(to).await;
@@ -240,10 +245,12 @@ impl Browser {
         .expect("something comes in time")
     }
 
-    /// Sends a short text.
+    /// Sends a short text; nothing if the server has closed.
     pub(crate) async fn send(&mut self, text: &str) {
-        let mut frame = vec![0x81, 0x80 | u8::try_from(text.len()).unwrap(), 0, 0, 0, 0];
+        let length = u8::try_from(text.len()).unwrap();
+        assert!(length < 126, "it is short");
+        let mut frame = vec![0x81, 0x80 | length, 0, 0, 0, 0];
         frame.extend_from_slice(text.as_bytes());
-        self.0.stream.write_all(&frame).await.unwrap();
+        let _ = self.0.stream.write_all(&frame).await;
     }
 }

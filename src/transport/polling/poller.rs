@@ -15,6 +15,7 @@ use bytes::Bytes;
 use super::{
     super::{
         Door,
+        addresses::{Admission, Guest},
         worker::{Carrier, Worker},
     },
     handover::{GetError, Handover, Over, ProbeError},
@@ -28,7 +29,6 @@ use crate::{
     disconnect::Disconnect,
     outbox::{BodyRoom, Home, Outbox},
     protocol::SessionId,
-    stats::Presence,
 };
 
 /// All polling sessions of the server.
@@ -55,18 +55,20 @@ pub(in crate::transport) struct Poller {
     home: Home,
     door: Arc<Door>,
     handover: Mutex<Handover>,
+    guest: Guest,
 }
 
 impl Poller {
     /// Begins a session on this worker. Its first packets wait for the first [`get`](Self::get).
-    pub(super) fn open(door: &Arc<Door>, worker: &Rc<Worker>, presence: Presence) -> Arc<Self> {
+    pub(super) fn open(door: &Arc<Door>, worker: &Rc<Worker>, admission: Admission) -> Arc<Self> {
         let sid = SessionId::random();
         let outbox = Arc::new(Outbox::new());
         let session = SessionActor::open(sid, &["websocket"], outbox.clone(), door.hub.clone());
         let home = worker.reserve();
         let handover = Mutex::new(Handover::new(clock::now()));
-        let poller = Arc::new(Self { sid, outbox, session, home, door: door.clone(), handover });
-        worker.enter(home, Rc::new(Slot { poller: poller.clone(), worker: worker.clone(), _presence: presence }));
+        let guest = admission.guest.clone();
+        let poller = Arc::new(Self { sid, outbox, session, home, door: door.clone(), handover, guest });
+        worker.enter(home, Rc::new(Slot { poller: poller.clone(), worker: worker.clone(), _admission: admission }));
         poller.outbox.attach(home);
         door.pollers.lock().insert(sid, poller.clone());
         poller
@@ -169,6 +171,10 @@ impl Probe {
         &self.poller.session
     }
 
+    pub(in crate::transport) fn guest(&self) -> &Guest {
+        &self.poller.guest
+    }
+
     /// The WebSocket at `home` takes over.
     pub(in crate::transport) fn upgrade(self, home: Home) -> Result<(), Over> {
         let poller = &self.poller;
@@ -192,7 +198,7 @@ impl Drop for Probe {
 struct Slot {
     poller: Arc<Poller>,
     worker: Rc<Worker>,
-    _presence: Presence,
+    _admission: Admission,
 }
 
 impl Carrier for Slot {
