@@ -7,7 +7,7 @@ import { describe, test } from 'node:test';
 import { Browser, TRANSPORTS } from './support/browsers.mjs';
 import { asReceived, jobUpdate } from './support/farm.mjs';
 import { NO_NGINX, startNginx } from './support/nginx.mjs';
-import { EVERY_EVENT, Server } from './support/server.mjs';
+import { EVERY_EVENT, LOOPBACK, Server } from './support/server.mjs';
 import { eventually } from './support/wait.mjs';
 
 const io = createRequire(import.meta.url)('socket.io-client-2.5.0');
@@ -66,6 +66,25 @@ describe('behind nginx', { skip: NO_NGINX, timeout: 300_000 }, () => {
       const url = (await startNginx(t, [server], { path })).http;
       const browser = await connect(t, url, { ...options, path: `${path}/` });
       await browser.subscribe({ type: 'allWorkers' });
+    });
+
+    test(`the address of a browser is the one that nginx saw over ${transport}`, async (t) => {
+      const server = await startServer(t, '--trusted-proxy', LOOPBACK, '--max-sessions-per-address', '1');
+      const url = (await startNginx(t, [server])).http;
+      const from = (localAddress, claimed) =>
+        new Browser(io(url, {
+          ...options, forceNew: true, reconnection: false, agent: new http.Agent({ localAddress }), extraHeaders: { 'x-forwarded-for': claimed },
+        }), []);
+      // What comes from the trusted address is another proxy's: its word is taken, and one session of that address is enough.
+      const known = [from(LOOPBACK, '203.0.113.7'), from(LOOPBACK, '203.0.113.8')];
+      // The word of others is not: they are of this machine, which may have more.
+      const liars = [from('127.0.9.1', '203.0.113.7'), from('127.0.9.1', '203.0.113.7')];
+      t.after(() => [...known, ...liars].forEach((browser) => browser.close()));
+      await Promise.all([...known, ...liars].map((browser) => browser.connected()));
+      const second = from(LOOPBACK, '203.0.113.7');
+      t.after(() => second.close());
+      await second.fact('connect_error');
+      assert.equal((await server.stats()).sessions.total, 4);
     });
 
     test(`of two servers each keeps its browsers over ${transport}`, async (t) => {

@@ -20,7 +20,7 @@ const server = http.createServer((request, response) => {
   });
 });
 
-const io = socketio(server, { transports: ['websocket'], perMessageDeflate: false, serveClient: false });
+const io = socketio(server, { transports: ['polling', 'websocket'], perMessageDeflate: false, serveClient: false });
 io.on('connection', (socket) => socket.join('Jobs'));
 
 server.keepAliveTimeout = 0; // The publisher may be quiet for longer than the default of five seconds.
