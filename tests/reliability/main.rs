@@ -13,5 +13,6 @@
 mod churn;
 mod hostile;
 mod panics;
+mod restart;
 mod slow_clients;
 mod support;

@@ -47,20 +47,46 @@ struct Outcome {
 #[test]
 fn stalled_clients_are_evicted_and_harm_nobody() {
     let (clients, stalled) = sized((200, 20), (1000, 100));
+    let rounds = sized(1, 3);
     let load = |stalled| Load { healthy: clients - stalled, stalled, events_per_second: 50, seconds: 20 };
-    run(Duration::from_secs(180), || async {
-        let without = serve(load(0)).await;
-        let with = serve(load(stalled)).await;
-        println!("{clients} clients; none stalled: p99 {:?}; {stalled} stalled: {with:?}", without.p99);
+    run(Duration::from_secs(300), || async {
+        let (mut without, mut with) = (Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            without.push(serve(load(0)).await.p99);
+            with.push(serve(load(stalled)).await);
+        }
+        let without_p99 = median(without);
+        let with = Outcome {
+            p99: median(with.iter().map(|outcome| outcome.p99).collect()),
+            held: with.iter().map(|outcome| outcome.held).max().unwrap(),
+            evicted_after: with.iter().map(|outcome| outcome.evicted_after).max().unwrap(),
+        };
+        println!(
+            "{}",
+            serde_json::json!({
+                "clients": clients,
+                "stalled": stalled,
+                "rounds": rounds,
+                "p99_without_stalled_ms": without_p99.as_secs_f64() * 1000.0,
+                "p99_with_stalled_ms": with.p99.as_secs_f64() * 1000.0,
+                "most_bytes_held_for_each_stalled": with.held,
+                "last_evicted_after_s": with.evicted_after.as_secs_f64(),
+            })
+        );
         assert!(with.held <= MIB, "{} bytes are held for each", with.held);
         // Nothing was waiting for 10 s, the outbox's limit, before these had passed.
         assert!(with.evicted_after <= Duration::from_secs(10 + 15));
         // A busy machine may be late, but nobody waits for those who do not read.
         assert!(with.p99 <= Duration::from_secs(1), "the others wait");
         if long() {
-            assert!(with.p99 <= without.p99.mul_f64(1.5) + Duration::from_millis(20), "the others suffer");
+            assert!(with.p99 <= without_p99.mul_f64(1.5), "the others suffer");
         }
     });
+}
+
+fn median(mut durations: Vec<Duration>) -> Duration {
+    durations.sort_unstable();
+    durations[durations.len() / 2]
 }
 
 async fn serve(load: Load) -> Outcome {
