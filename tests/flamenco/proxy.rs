@@ -161,7 +161,7 @@ async fn drain(stream: &mut TcpStream) -> u64 {
     copy(stream, &mut tokio::io::sink()).await.unwrap_or(0)
 }
 
-const BIG: usize = 256 << 20;
+const BIG: usize = 1 << 30;
 const PIECE: usize = 1 << 20;
 
 #[actix_rt::test]
