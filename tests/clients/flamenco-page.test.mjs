@@ -9,7 +9,7 @@ import { Server } from './support/server.mjs';
 import { Arrivals, eventually } from './support/wait.mjs';
 
 /** Milliseconds for what a farm does: its workers ask for work every few seconds. */
-const PATIENCE_MS = 60_000;
+const PATIENCE_MS = 120_000;
 
 /** Pages say so by themselves, also without this server. */
 const USUAL = [
@@ -17,14 +17,16 @@ const USUAL = [
   /^task log update/, /^Requesting worker status change/,
 ];
 
-/** Whether a row of a table on the page has all these words in it. */
+/** Resolves with all rows of the page's tables, as text, once there is one with all of these words. */
 const row = (page, ...words) =>
   eventually(
     () => page.$$eval('.tabulator-row', (rows) => rows.map((row) => row.innerText)),
-    (rows) => rows.some((row) => words.every((word) => row.includes(word))),
+    (rows) => hasRow(rows, ...words),
     `a row with ${words}`,
     PATIENCE_MS,
   );
+
+const hasRow = (rows, ...words) => rows.some((row) => words.every((word) => row.includes(word)));
 
 const click = (page, selector, text) =>
   page.$$eval(
@@ -37,9 +39,11 @@ const click = (page, selector, text) =>
     text,
   );
 
+/** Has the worker that is looked at do something; resolves when the Manager knows. */
 const command = async (workers, action) => {
   await workers.select('select', action);
-  await click(workers, 'button', 'Apply');
+  const known = workers.waitForResponse((answer) => answer.url().endsWith('/setstatus') && answer.ok());
+  await Promise.all([known, click(workers, 'button', 'Apply')]);
 };
 
 for (const generation of ['3.9', '3.0']) {
@@ -61,10 +65,14 @@ for (const generation of ['3.9', '3.0']) {
     await row(workers, 'asleep', 'worker-1');
 
     // A job is submitted: it appears.
-    const job = await farm.submit('blender', '--name', 'appears', '--frames', '1-4', '--chunk', '4');
+    const job = await farm.submit('blender', '--name', 'appears', '--frames', '1-30', '--chunk', '30');
     await row(jobs, 'queued', 'appears');
     const { tasks } = await farm.api(`/jobs/${job}/tasks`);
     const render = tasks.find((task) => task.name.startsWith('render'));
+    const told = new Arrivals();
+    const wire = await jobs.createCDPSession();
+    await wire.send('Network.enable');
+    wire.on('Network.webSocketFrameReceived', ({ response }) => told.push(response.payloadData));
     await jobs.goto(`${server.browsers}app/jobs/${job}/${render.id}`);
     await row(jobs, 'queued', render.name);
     await jobs.waitForSelector('.app-footer-expand');
@@ -74,8 +82,12 @@ for (const generation of ['3.9', '3.0']) {
     // The worker wakes: task and log run live, and an image comes.
     await command(workers, 'wakeup');
     await row(workers, 'awake', 'worker-1');
+    assert.ok(!hasRow(await row(jobs, 'Saved:'), 'completed', render.name), 'the log comes while the task runs');
     await row(jobs, 'completed', render.name);
     await row(jobs, 'Blender quit');
+    // The page also fetches the end of the log when the task changes: its lines came live all the same.
+    const isLine = (frame) => frame.startsWith('42["/tasklog",') && frame.includes('Blender quit');
+    await told.until((frames) => frames.some(isLine), 'the log to be sent');
     await jobs.waitForFunction(
       (job) => [...document.images].some((image) => image.src.includes(`${job}/last-rendered`) && image.naturalWidth > 0),
       { timeout: PATIENCE_MS },

@@ -329,19 +329,51 @@ func TestAServerThatDoesNotReadKeepsNobodyWaiting(t *testing.T) {
 }
 
 func TestARequestIsBoundedAndTheNextOneGoesOn(t *testing.T) {
-	server := start(t)
-	forwarder := New[topic](server.manager, "")
-	for number := range 5*requestEvents + 1 {
+	var mutex sync.Mutex
+	var requests []int
+	patient := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		lines := 0
+		for scanner := bufio.NewScanner(r.Body); scanner.Scan(); {
+			lines++
+		}
+		mutex.Lock()
+		requests = append(requests, lines)
+		mutex.Unlock()
+		fmt.Fprintf(w, `{"accepted":%d}`, lines)
+	}))
+	defer patient.Close()
+	forwarder := New[topic](patient.URL, "")
+	for number := range 3*requestEvents + 1 {
 		forwarder.Broadcast("/jobs", update(number))
 	}
-	until(t, "all events", func() bool { return server.stats(t).Events["job-update"] == 5*requestEvents+1 })
+	// An event that comes later is in a request that ends by its time.
 	until(t, "the last acknowledgement", func() bool {
 		forwarder.mutex.Lock()
 		defer forwarder.mutex.Unlock()
 		return len(forwarder.queue) == 0 && forwarder.bytes == 0
 	})
 	forwarder.Close(patience)
-	if stats := server.stats(t); stats.Refused["repeated"] != 0 {
+	mutex.Lock()
+	defer mutex.Unlock()
+	total := 0
+	for _, lines := range requests {
+		if total += lines; lines > requestEvents {
+			t.Errorf("a request of %d events", lines)
+		}
+	}
+	if total != 3*requestEvents+1 {
+		t.Error(requests)
+	}
+}
+
+func TestALongStreamIsTakenOnce(t *testing.T) {
+	server := start(t)
+	forwarder := New[topic](server.manager, "")
+	for number := range 5*requestEvents + 1 {
+		forwarder.Broadcast("/jobs", update(number))
+	}
+	forwarder.Close(patience)
+	if stats := server.stats(t); stats.Events["job-update"] != 5*requestEvents+1 || stats.Refused["repeated"] != 0 {
 		t.Error(stats)
 	}
 }
