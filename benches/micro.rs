@@ -9,7 +9,7 @@ use flamenco_webupdates::{
     frame::Frame,
     ingest::decode,
     membership::Membership,
-    outbox::{Home, Limits, Outbox, Workers},
+    outbox::{Home, Limits, Outbox, Taker, Workers},
     protocol::{Connection, EnginePacket, SocketPacket, engine_payload, write_ack},
 };
 
@@ -94,7 +94,7 @@ fn outbox(c: &mut Criterion) {
         group.bench_with_input(BenchmarkId::new("push, copy and drop", frames), &frames, |b, &frames| {
             let outbox = Outbox::new();
             let home = Home { worker: Workers::new().claim().expect("the first is free"), slot: 0 };
-            outbox.attach(home);
+            outbox.attach(home, Taker::Stream);
             let mut scratch = Vec::with_capacity(1 << 20);
             let mut seq = 0;
             b.iter(|| {

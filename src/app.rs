@@ -173,7 +173,8 @@ fn start_actors(options: &Options, stats: &'static Stats, given_up: mpsc::Sender
     let workers = Arc::new(Workers::new());
     let outbox_limits =
         outbox::Limits { bytes: options.outbox_bytes, age: options.outbox_age, lag: options.outbox_lag };
-    let registry = supervisor.start("room-registry", RoomRegistry::new(workers.clone(), outbox_limits, stats));
+    let common = options.default_rooms.first().map(|name| name.0);
+    let registry = supervisor.start("room-registry", RoomRegistry::new(workers.clone(), common, outbox_limits, stats));
     let publishers = Publishers {
         jobs: supervisor.start("job-updates", JobUpdates::new(registry.clone(), options.last_rendered_interval, stats)),
         workers: supervisor.start("worker-updates", WorkerUpdates::new(registry.clone(), stats)),

@@ -9,13 +9,13 @@ pub use self::some::*;
 
 #[cfg(not(feature = "fault-injection"))]
 mod none {
-    use crate::farm::EventId;
+    use crate::farm::{EventId, EventKind};
 
     #[inline(always)]
     pub fn publishing(_actor: &str, _event: Option<&EventId>) {}
 
     #[inline(always)]
-    pub fn fanning_out(_deliveries: u64) {}
+    pub fn fanning_out(_kind: EventKind, _deliveries: u64) {}
 
     #[inline(always)]
     pub fn receiving(_actor: &str) {}
@@ -33,7 +33,7 @@ mod some {
 
     use serde::Deserialize;
 
-    use crate::farm::EventId;
+    use crate::farm::{EventId, EventKind};
 
     /// What shall go wrong, where and when.
     #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -44,9 +44,11 @@ mod some {
         when: When,
         /// For [`When::AlwaysOnEvent`]: what the Manager calls the event.
         event_id: Option<String>,
-        /// For [`When::MidFanOut`]: how many sessions have the broadcast by then.
+        /// For [`When::MidFanOut`]: how many sessions, at least, have the broadcast by then.
         #[serde(default)]
         after: u64,
+        /// For [`When::MidFanOut`]: the kind of event that is broadcast by then; any if this is absent.
+        kind: Option<String>,
         /// Milliseconds for which the actor stands still, instead of failing.
         stall_ms: Option<u64>,
     }
@@ -84,9 +86,13 @@ mod some {
         });
     }
 
-    /// The registry has pushed a broadcast to this many sessions, and to one more that it does not know of yet.
-    pub fn fanning_out(deliveries: u64) {
-        fail_if(|fault| fault.when == When::MidFanOut && fault.after == deliveries);
+    /// The registry has given a broadcast to this many sessions, or to one more that it does not know of yet.
+    pub fn fanning_out(kind: EventKind, deliveries: u64) {
+        fail_if(|fault| {
+            fault.when == When::MidFanOut
+                && fault.after <= deliveries
+                && fault.kind.as_deref().is_none_or(|wanted| wanted == kind.as_str())
+        });
     }
 
     /// An actor begins to handle a client's message.

@@ -16,7 +16,7 @@ const MAY_USE: [(&str, &[&str]); 23] = [
     ("membership", &["farm"]),
     ("last_rendered", &["farm"]),
     ("frame", &["farm", "protocol"]),
-    ("outbox", &["disconnect", "farm", "frame"]),
+    ("outbox", &["disconnect", "farm", "frame", "membership"]),
     ("session", &["disconnect", "farm", "frame", "protocol", "stats"]),
     ("stats", &["disconnect", "farm"]),
     ("interest", &["farm"]),

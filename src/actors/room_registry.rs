@@ -11,7 +11,7 @@ use crate::{
     farm::{Audience, Room},
     faults,
     membership::{Member, Membership},
-    outbox::{self, Marks, Outbox, Push, Seq, Workers},
+    outbox::{self, Log, Marks, Outbox, Push, Seq, Workers},
     stats::Stats,
 };
 
@@ -52,9 +52,14 @@ enum Command {
 }
 
 impl RoomRegistry {
-    pub fn new(workers: Arc<Workers>, limits: outbox::Limits, stats: &'static Stats) -> Self {
+    /// `common` is the room that nearly everyone is in: its broadcasts go to the log, once for all who follow that.
+    pub fn new(workers: Arc<Workers>, common: Option<Room>, limits: outbox::Limits, stats: &'static Stats) -> Self {
         Self {
-            roster: Roster::default(),
+            roster: Roster {
+                seats: Slab::new(),
+                members: HashMap::new(),
+                common: common.map(|room| Common { room, log: workers.log().clone() }),
+            },
             membership: Membership::default(),
             in_hand: None,
             last_seq: 0,
@@ -93,42 +98,31 @@ impl RoomRegistry {
         self.in_hand = None;
     }
 
-    /// Pushes the broadcast in hand into the outbox of everyone it is for. Outboxes drop what they have already, so who is in
-    /// several of its rooms gets it once.
+    /// Gives the broadcast in hand to everyone it is for. Outboxes drop what they have already, so who is in several of its
+    /// rooms gets it once.
     fn fan_out(&mut self, seq: Seq) {
         let Some(InHand { command: Command::Publish(_, publish), .. }) = &self.in_hand else { return };
-        let mut evicted = Vec::new();
-        let (mut deliveries, mut coalesced) = (0, 0);
-        let mut push = |member: Member, seat: &Seat| {
-            let Seat { session, outbox, .. } = seat;
-            if publish.seen.as_ref().is_some_and(|seen| seen.contains(*session)) {
-                return;
-            }
-            let pushed = outbox.push(seq, &publish.frame, &self.limits);
-            // Only who has it is noted: what fails in between is tried again.
-            publish.seen.iter().for_each(|seen| seen.insert(*session));
-            faults::fanning_out(deliveries);
-            match pushed {
-                Push::Queued => deliveries += 1,
-                Push::QueuedUnseen(home) => {
-                    deliveries += 1;
-                    self.marks.add(home);
-                }
-                Push::Coalesced => coalesced += 1,
-                Push::Dropped => {}
-                Push::Evicted(home) => {
-                    home.into_iter().for_each(|home| self.marks.add(home));
-                    evicted.push(member);
+        let limits = &self.limits;
+        let mut fan_out =
+            FanOut { seq, publish, limits, marks: &mut self.marks, deliveries: 0, coalesced: 0, evicted: Vec::new() };
+        let Roster { seats, common, .. } = &self.roster;
+        match (&publish.audience, common) {
+            (Audience::Room(room), Some(common)) if common.room == *room && publish.seen.is_none() => {
+                let appended = common.log.append(seq, &publish.frame);
+                fan_out.deliveries += appended.followers as u64;
+                faults::fanning_out(publish.event.kind(), fan_out.deliveries);
+                fan_out.push_to(seats, &appended.apart);
+                if appended.followers > 0 {
+                    fan_out.marks.add_log();
                 }
             }
-        };
-        match &publish.audience {
-            Audience::Everyone => self.roster.seats.iter().for_each(|(member, seat)| push(member as Member, seat)),
-            Audience::Room(room) => self.roster.push_to(&self.membership, *room, &mut push),
-            Audience::Rooms(rooms) => {
-                rooms.iter().for_each(|&room| self.roster.push_to(&self.membership, room, &mut push))
+            (Audience::Everyone, _) => seats.iter().for_each(|(member, seat)| fan_out.push(member as Member, seat)),
+            (Audience::Room(room), _) => fan_out.push_to(seats, self.membership.members(*room)),
+            (Audience::Rooms(rooms), _) => {
+                rooms.iter().for_each(|&room| fan_out.push_to(seats, self.membership.members(room)));
             }
         }
+        let FanOut { deliveries, coalesced, evicted, .. } = fan_out;
         self.workers.mark_all(&mut self.marks, Some(publish.frame.published()));
         self.stats.deliveries.add(deliveries);
         self.stats.coalesced.add(coalesced);
@@ -165,6 +159,50 @@ impl RoomRegistry {
     }
 }
 
+/// A broadcast on its way.
+struct FanOut<'a> {
+    seq: Seq,
+    publish: &'a Publish,
+    limits: &'a outbox::Limits,
+    marks: &'a mut Marks,
+    deliveries: u64,
+    coalesced: u64,
+    evicted: Vec<Member>,
+}
+
+impl FanOut<'_> {
+    fn push_to(&mut self, seats: &Slab<Seat>, members: &[Member]) {
+        // Whoever left since the first attempt has no seat.
+        let seated = members.iter().filter_map(|&member| Some((member, seats.get(member as usize)?)));
+        seated.for_each(|(member, seat)| self.push(member, seat));
+    }
+
+    fn push(&mut self, member: Member, seat: &Seat) {
+        let Seat { session, outbox, .. } = seat;
+        let seen = &self.publish.seen;
+        if seen.as_ref().is_some_and(|seen| seen.contains(*session)) {
+            return;
+        }
+        let pushed = outbox.push(self.seq, &self.publish.frame, self.limits);
+        // Only who has it is noted: what fails in between is tried again.
+        seen.iter().for_each(|seen| seen.insert(*session));
+        faults::fanning_out(self.publish.event.kind(), self.deliveries);
+        match pushed {
+            Push::Queued => self.deliveries += 1,
+            Push::QueuedUnseen(home) => {
+                self.deliveries += 1;
+                self.marks.add(home);
+            }
+            Push::Coalesced => self.coalesced += 1,
+            Push::Dropped => {}
+            Push::Evicted(home) => {
+                home.into_iter().for_each(|home| self.marks.add(home));
+                self.evicted.push(member);
+            }
+        }
+    }
+}
+
 impl Actor for RoomRegistry {
     type Context = Context<Self>;
 
@@ -176,6 +214,7 @@ impl Actor for RoomRegistry {
         self.membership = self.roster.membership();
         // The attempt that failed may have pushed and not come to mark.
         self.roster.seats.iter().filter_map(|(_, seat)| seat.outbox.remark()).for_each(|home| self.marks.add(home));
+        self.marks.add_log();
         self.workers.mark_all(&mut self.marks, None);
         match self.in_hand.take() {
             Some(InHand { command, attempts: MAX_ATTEMPTS.. }) => self.give_up(&command),
@@ -251,10 +290,16 @@ impl Handler<ListOutboxes> for RoomRegistry {
 }
 
 /// Every session that is told anything, and the rooms that it is in: the record from which membership can be built anew.
-#[derive(Default)]
 struct Roster {
     seats: Slab<Seat>,
     members: HashMap<SessionKey, Member>,
+    common: Option<Common>,
+}
+
+/// The room whose members may follow the log.
+struct Common {
+    room: Room,
+    log: Arc<Log>,
 }
 
 struct Seat {
@@ -289,7 +334,11 @@ impl Roster {
 
     fn leave(&mut self, session: SessionKey, room: Room, membership: &mut Membership) {
         if let Some(&member) = self.members.get(&session) {
-            self.seats[member as usize].rooms.retain(|&joined| joined != room);
+            let seat = &mut self.seats[member as usize];
+            seat.rooms.retain(|&joined| joined != room);
+            if self.common.as_ref().is_some_and(|common| common.room == room) {
+                seat.outbox.dismiss();
+            }
             membership.leave(member, room);
         }
     }
@@ -297,6 +346,7 @@ impl Roster {
     fn remove(&mut self, member: Member, membership: &mut Membership) {
         if let Some(seat) = self.seats.try_remove(member as usize) {
             self.members.remove(&seat.session);
+            seat.outbox.dismiss();
         }
         membership.leave_all(member);
     }
@@ -307,18 +357,15 @@ impl Roster {
     }
 
     fn seat(&mut self, member: Member, room: Room, membership: &mut Membership) {
-        let rooms = &mut self.seats[member as usize].rooms;
-        if !rooms.contains(&room) {
-            rooms.reserve_exact(1);
-            rooms.push(room);
+        let seat = &mut self.seats[member as usize];
+        if !seat.rooms.contains(&room) {
+            seat.rooms.reserve_exact(1);
+            seat.rooms.push(room);
+        }
+        if let Some(common) = self.common.as_ref().filter(|common| common.room == room) {
+            seat.outbox.admit(&common.log, member);
         }
         membership.join(member, room);
-    }
-
-    fn push_to(&self, membership: &Membership, room: Room, push: &mut impl FnMut(Member, &Seat)) {
-        for &member in membership.members(room) {
-            push(member, &self.seats[member as usize]);
-        }
     }
 
     fn membership(&self) -> Membership {

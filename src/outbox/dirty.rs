@@ -5,7 +5,7 @@
 
 use std::{
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Instant,
@@ -13,6 +13,7 @@ use std::{
 
 use tokio::sync::Notify;
 
+use super::Log;
 use crate::disconnect::Disconnect;
 
 /// How far publishing may run ahead of flushing, in bytes of distinct frames. More would only fill memory: a worker that
@@ -20,11 +21,17 @@ use crate::disconnect::Disconnect;
 const WINDOW: u64 = 1 << 20;
 
 /// Worker threads that a server may have, with those that took the place of failed ones.
-const MAX_WORKERS: usize = 64;
+pub(super) const MAX_WORKERS: usize = 64;
 
 /// A worker thread, by its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkerId(u16);
+
+impl WorkerId {
+    pub(super) fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
 
 /// Where an outbox is flushed: a slot of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +44,7 @@ pub struct Home {
 #[derive(Debug)]
 pub struct Workers {
     lists: Box<[List]>,
+    log: Arc<Log>,
     claimed: AtomicUsize,
     published: AtomicU64,
     progress: Notify,
@@ -54,6 +62,8 @@ struct List {
 #[derive(Debug, Default)]
 struct Dirty {
     slots: Vec<u32>,
+    /// The log has something new for those that follow it.
+    log: bool,
     /// The worker waits to be woken. Set under the same lock as the list is read, so no wake is lost.
     asleep: bool,
     /// When the oldest broadcast was published that made a slot dirty.
@@ -68,6 +78,8 @@ pub struct Taken {
     pub published: u64,
     /// When the oldest broadcast was published that is to be flushed.
     pub oldest: Option<Instant>,
+    /// Go around those that follow the log.
+    pub log: bool,
     /// Close everyone, for this reason.
     pub close: Option<Disconnect>,
 }
@@ -76,6 +88,7 @@ impl Workers {
     pub fn new() -> Self {
         Self {
             lists: (0..MAX_WORKERS).map(|_| List::default()).collect(),
+            log: Arc::new(Log::new()),
             claimed: AtomicUsize::new(0),
             published: AtomicU64::new(0),
             progress: Notify::new(),
@@ -97,14 +110,21 @@ impl Workers {
     /// Puts all of `marks` on their workers' lists, with at most one wake each, and leaves `marks` empty. `published` is when the
     /// broadcast was that marked them, if one did.
     pub fn mark_all(&self, marks: &mut Marks, published: Option<Instant>) {
-        for (list, slots) in self.lists.iter().zip(&mut marks.slots) {
-            if !slots.is_empty() {
+        let log = std::mem::take(&mut marks.log);
+        for (list, slots) in self.claimed().iter().zip(&mut marks.slots) {
+            if log || !slots.is_empty() {
                 list.add(&self.published, |dirty| {
                     dirty.slots.append(slots);
+                    dirty.log |= log;
                     dirty.oldest = dirty.oldest.or(published);
                 });
             }
         }
+    }
+
+    /// The log that outboxes flushed by these workers may follow.
+    pub fn log(&self) -> &Arc<Log> {
+        &self.log
     }
 
     /// The slots that were marked since the last call, in `slots`, whose old content is dropped. Waits until there is something
@@ -115,10 +135,15 @@ impl Workers {
         loop {
             {
                 let mut dirty = list.lock();
-                if !dirty.slots.is_empty() || dirty.close.is_some() {
+                if !dirty.slots.is_empty() || dirty.log || dirty.close.is_some() {
                     std::mem::swap(&mut dirty.slots, slots);
                     let published = self.published.load(Ordering::Acquire);
-                    return Taken { published, oldest: dirty.oldest.take(), close: dirty.close.take() };
+                    return Taken {
+                        published,
+                        oldest: dirty.oldest.take(),
+                        log: std::mem::take(&mut dirty.log),
+                        close: dirty.close.take(),
+                    };
                 }
                 dirty.asleep = true;
             }
@@ -161,15 +186,19 @@ impl Workers {
 
     fn is_ahead(&self) -> bool {
         let published = self.published.load(Ordering::Acquire);
-        let claimed = self.claimed.load(Ordering::Relaxed).min(self.lists.len());
-        self.lists[..claimed].iter().any(|list| {
+        self.claimed().iter().any(|list| {
             let behind = published.saturating_sub(list.flushed.load(Ordering::Acquire));
             behind > WINDOW && !list.lock().asleep
         })
     }
 
+    fn claimed(&self) -> &[List] {
+        let claimed = self.claimed.load(Ordering::Relaxed).min(self.lists.len());
+        &self.lists[..claimed]
+    }
+
     fn list(&self, worker: WorkerId) -> &List {
-        &self.lists[usize::from(worker.0)]
+        &self.lists[worker.index()]
     }
 }
 
@@ -198,19 +227,25 @@ impl List {
     }
 }
 
-/// Slots that a broadcast made dirty, by worker.
+/// What a broadcast made dirty: slots, by worker, and the log.
 #[derive(Debug)]
 pub struct Marks {
     slots: Vec<Vec<u32>>,
+    log: bool,
 }
 
 impl Marks {
     pub fn new() -> Self {
-        Self { slots: (0..MAX_WORKERS).map(|_| Vec::new()).collect() }
+        Self { slots: (0..MAX_WORKERS).map(|_| Vec::new()).collect(), log: false }
+    }
+
+    /// The log has something new for those that follow it.
+    pub fn add_log(&mut self) {
+        self.log = true;
     }
 
     pub fn add(&mut self, home: Home) {
-        self.slots[usize::from(home.worker.0)].push(home.slot);
+        self.slots[home.worker.index()].push(home.slot);
     }
 }
 

@@ -1,6 +1,9 @@
 //! What waits for one client, between the registry that fills it and the transport that empties it.
 
 mod dirty;
+#[cfg(test)]
+mod following;
+mod log;
 mod queue;
 
 use std::{
@@ -8,9 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::dirty::{Home, Marks, WorkerId, Workers};
-use self::queue::Queue;
-use crate::{disconnect::Disconnect, frame::Frame};
+use self::{dirty::MAX_WORKERS, queue::Queue};
+pub use self::{
+    dirty::{Home, Marks, WorkerId, Workers},
+    log::{Burst, Log, Position},
+};
+use crate::{disconnect::Disconnect, frame::Frame, membership::Member};
 
 /// How much may wait for a client that does not read. A client that reads is never held to it.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +48,9 @@ pub type Seq = u64;
 ///
 /// INVARIANT: frames leave in the order in which they came, and broadcasts come in the order of their numbers: one whose
 /// number is not higher than the last one taken is dropped. So a broadcast that is tried again reaches nobody twice.
+///
+/// INVARIANT: what a follower lacks of the log comes behind all that is in its own queue: before anything is added to that, the
+/// log's part is. So a follower gets everything in order too, and what was written always comes off the front of both.
 #[derive(Debug)]
 pub struct Outbox {
     state: Mutex<State>,
@@ -52,8 +61,29 @@ struct State {
     queue: Queue,
     last_seq: Seq,
     home: Option<Home>,
+    taker: Taker,
     attention: Attention,
     phase: Phase,
+    place: Place,
+}
+
+/// What takes the frames to the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taker {
+    /// Requests, each of which takes what waits when it comes.
+    Polls,
+    /// A socket, that can be written whenever something is there: so its outbox may follow the log.
+    Stream,
+}
+
+/// Where the client is towards the log.
+#[derive(Debug, Clone)]
+enum Place {
+    Outside,
+    /// Each broadcast to the log is pushed here.
+    Apart(Arc<Log>, Member),
+    /// It takes broadcasts from the log, and has what is before the position.
+    Following(Arc<Log>, Member, Position),
 }
 
 /// Who will look at the queue next.
@@ -75,6 +105,19 @@ pub enum Phase {
     Closing(Disconnect),
     /// What waited is gone.
     Closed(Disconnect),
+}
+
+/// What a follower is to be given of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Follower {
+    /// Nothing: it does not follow, or no longer.
+    No,
+    /// All from this position on, and nothing else.
+    Lacks(Position),
+    /// It has something else to write, too.
+    Own,
+    /// It is blocked, and will lack what is behind this position when it is not any more.
+    Blocked(Position),
 }
 
 /// What became of a pushed frame.
@@ -113,8 +156,10 @@ impl Outbox {
                 queue: Queue::default(),
                 last_seq: 0,
                 home: None,
+                taker: Taker::Polls,
                 attention: Attention::Idle,
                 phase: Phase::Open,
+                place: Place::Outside,
             }),
         }
     }
@@ -122,6 +167,7 @@ impl Outbox {
     /// Adds a broadcast. A client that is blocked and over the limits is evicted instead.
     pub fn push(&self, seq: Seq, frame: &Arc<Frame>, limits: &Limits) -> Push {
         let mut state = self.lock();
+        state.catch_up();
         if seq <= state.last_seq {
             return Push::Dropped;
         }
@@ -133,13 +179,31 @@ impl Outbox {
 
     /// Adds a frame that only this client gets.
     pub fn push_direct(&self, frame: &Arc<Frame>, limits: &Limits) -> Push {
-        self.lock().push(frame, limits)
+        let mut state = self.lock();
+        state.catch_up();
+        state.push(frame, limits)
+    }
+
+    /// It may follow the log from now on, as this member.
+    pub fn admit(&self, log: &Arc<Log>, member: Member) {
+        let mut state = self.lock();
+        if let (Phase::Open, Place::Outside) = (state.phase, &state.place) {
+            log.admit(member);
+            state.place = Place::Apart(log.clone(), member);
+            state.follow();
+        }
+    }
+
+    /// The log is nothing to it any more; what it lacked until now it still gets.
+    pub fn dismiss(&self) {
+        self.lock().leave_log();
     }
 
     /// From now on `home` flushes this outbox. Returns whether something waits already.
-    pub fn attach(&self, home: Home) -> bool {
+    pub fn attach(&self, home: Home, taker: Taker) -> bool {
         let mut state = self.lock();
         state.home = Some(home);
+        state.taker = taker;
         state.attention = Attention::Idle;
         !state.queue.is_empty() || state.phase != Phase::Open
     }
@@ -148,6 +212,7 @@ impl Outbox {
     pub fn close(&self, reason: Disconnect) -> Option<Home> {
         let mut state = self.lock();
         if state.phase == Phase::Open {
+            state.part();
             state.phase = Phase::Closing(reason);
         }
         state.mark()
@@ -175,6 +240,7 @@ impl Outbox {
     /// [`advance`](Self::advance) says that it was written.
     pub fn copy_to(&self, scratch: &mut Vec<u8>, limit: usize) -> Waiting {
         let mut state = self.lock();
+        state.catch_up();
         match state.phase {
             Phase::Closed(reason) => return Waiting::Drop(reason),
             Phase::Closing(reason) if state.queue.is_empty() => return Waiting::Close(reason),
@@ -189,15 +255,40 @@ impl Outbox {
         Waiting::Frames
     }
 
-    /// Takes out what was written: `bytes` of what [`copy_to`](Self::copy_to) gave. Returns what to do next.
+    /// Takes out what was written: `bytes` of what [`copy_to`](Self::copy_to) or the log gave. Returns what to do next. A client
+    /// that has taken everything follows the log from here, if it may.
     pub fn advance(&self, bytes: usize, now: Instant) -> Next {
         let mut state = self.lock();
-        state.queue.advance(bytes, now);
+        let from_log = state.queue.advance(bytes, now);
+        if let Place::Following(_, _, at) = &mut state.place {
+            *at += from_log as u64;
+        }
         if !state.queue.is_empty() || state.phase != Phase::Open {
             return Next::Again;
         }
         state.attention = Attention::Idle;
+        state.follow();
         Next::Done
+    }
+
+    /// What it lacks of the log, which has all its followers gone around since it ended at `began`. What is given is written next,
+    /// and told to [`advance`](Self::advance). A client that was blocked a whole round does not follow any longer: it is pushed
+    /// to, within its limits, until it has taken everything.
+    pub fn follower(&self, began: Position) -> Follower {
+        let mut state = self.lock();
+        let Place::Following(_, _, at) = state.place else { return Follower::No };
+        match state.attention {
+            Attention::Blocked if at < began => {
+                state.part();
+                Follower::No
+            }
+            Attention::Blocked => Follower::Blocked(at),
+            Attention::Idle | Attention::Marked if state.queue.is_empty() && state.phase == Phase::Open => {
+                state.attention = Attention::Marked;
+                Follower::Lacks(at)
+            }
+            Attention::Idle | Attention::Marked => Follower::Own,
+        }
     }
 
     /// Takes out what waits, as far as there is room or one frame, and appends it to `body` in the text framing of a polling
@@ -233,7 +324,12 @@ impl Outbox {
 
     /// Bytes that wait.
     pub fn backlog(&self) -> usize {
-        self.lock().queue.bytes()
+        let state = self.lock();
+        let lacks = match &state.place {
+            Place::Following(log, _, at) => log.end().saturating_sub(*at) as usize,
+            Place::Outside | Place::Apart(..) => 0,
+        };
+        state.queue.bytes() + lacks
     }
 
     /// The same again, that goes on by itself: for tests that try all ways to go on.
@@ -264,6 +360,56 @@ pub enum Next {
 }
 
 impl State {
+    /// Takes what it lacks of the log into its own queue, and follows on from the log's end.
+    fn catch_up(&mut self) {
+        let Self { place: Place::Following(log, _, at), queue, last_seq, .. } = self else { return };
+        if *at == log.end() {
+            return;
+        }
+        match log.since(*at, |frame, written| queue.resume(frame, written)) {
+            Some(newest) => (*at, *last_seq) = (newest.end, newest.seq.max(*last_seq)),
+            None => self.lose(),
+        }
+    }
+
+    /// Takes what it lacks of the log into its own queue, and follows no longer.
+    fn part(&mut self) {
+        let Self { place: Place::Following(log, member, at), queue, last_seq, home: Some(home), .. } = self else {
+            return;
+        };
+        let newest = log.part(*at, *member, home.worker, |frame, written| queue.resume(frame, written));
+        self.place = Place::Apart(log.clone(), *member);
+        match newest {
+            Some(newest) => *last_seq = newest.seq.max(*last_seq),
+            None => self.lose(),
+        }
+    }
+
+    fn leave_log(&mut self) {
+        self.part();
+        if let Place::Apart(log, member) = std::mem::replace(&mut self.place, Place::Outside) {
+            log.dismiss(member);
+        }
+    }
+
+    /// Follows the log from here, if it may and has all that was pushed to it.
+    fn follow(&mut self) {
+        if self.taker == Taker::Stream
+            && self.queue.is_empty()
+            && self.attention != Attention::Blocked
+            && let (Place::Apart(log, member), Some(home)) = (&self.place, self.home)
+        {
+            let end = log.follow(*member, home.worker);
+            self.place = Place::Following(log.clone(), *member, end);
+        }
+    }
+
+    /// Something it lacks is forgotten. It must not miss that silently: the next sweep drops it, and it comes back.
+    fn lose(&mut self) {
+        debug_assert!(false, "the log keeps what a follower lacks");
+        self.evict(Disconnect::SessionFailed);
+    }
+
     fn push(&mut self, frame: &Arc<Frame>, limits: &Limits) -> Push {
         if self.phase != Phase::Open {
             return Push::Dropped;
@@ -311,6 +457,7 @@ impl State {
         if matches!(self.phase, Phase::Closed(_)) {
             return None;
         }
+        self.leave_log();
         self.phase = Phase::Closed(reason);
         self.queue = Queue::default();
         self.attention = Attention::Marked;
@@ -333,7 +480,7 @@ mod tests {
     fn attached(workers: &Workers) -> (Outbox, Home) {
         let home = Home { worker: workers.claim().unwrap(), slot: 7 };
         let outbox = Outbox::new();
-        assert!(!outbox.attach(home));
+        assert!(!outbox.attach(home, Taker::Stream));
         (outbox, home)
     }
 
@@ -455,6 +602,6 @@ mod tests {
         let home = Home { worker: workers.claim().unwrap(), slot: 0 };
         let outbox = Outbox::new();
         assert_eq!(outbox.push(1, &frame(clock::now(), "a"), &LIMITS), Push::Queued);
-        assert!(outbox.attach(home));
+        assert!(outbox.attach(home, Taker::Stream));
     }
 }

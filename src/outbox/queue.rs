@@ -138,8 +138,15 @@ impl Queue {
         true
     }
 
-    /// Drops what was written.
-    pub(super) fn advance(&mut self, bytes: usize, now: Instant) {
+    /// Adds what a client has `written` bytes of. Nothing else waits by then if that is some.
+    pub(super) fn resume(&mut self, frame: &Arc<Frame>, written: usize) {
+        debug_assert!(written == 0 || self.frames.is_empty(), "a frame that is partly written comes first");
+        self.push(frame.clone());
+        self.written += written;
+    }
+
+    /// Drops what was written, and returns how much of it did not come from here.
+    pub(super) fn advance(&mut self, bytes: usize, now: Instant) -> usize {
         let mut left = self.written + bytes;
         while let Some(Some(frame)) = self.frames.front() {
             let size = frame.websocket().len();
@@ -154,9 +161,11 @@ impl Queue {
         if self.frames.is_empty() {
             *self = Self { frames: std::mem::take(&mut self.frames), ..Self::default() };
             self.frames.shrink_to(KEPT_CAPACITY);
+            left
         } else {
             self.written = left;
             self.progress = Some(now);
+            0
         }
     }
 

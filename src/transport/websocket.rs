@@ -20,7 +20,7 @@ use super::{
     addresses::Admission,
     frames::{Message, Messages},
     polling::Probe,
-    worker::{Carrier, SCRATCH, Worker},
+    worker::{Carrier, Round, SCRATCH, Worker},
 };
 use crate::{
     actors::{
@@ -30,7 +30,7 @@ use crate::{
     clock,
     disconnect::Disconnect,
     frame::Frame,
-    outbox::{self, Home, Next, Outbox, Waiting, Workers},
+    outbox::{self, Follower, Home, Next, Outbox, Position, Waiting, Workers},
     protocol::SessionId,
     session::Rate,
 };
@@ -77,7 +77,7 @@ pub(super) fn serve<S: Stream>(hub: &Arc<Hub>, worker: &Rc<Worker>, opened: Open
     let outbox = Arc::new(Outbox::new());
     let session = SessionActor::open(SessionId::random(), &[], outbox.clone(), hub.clone());
     let (socket, messages) = Socket::enter(hub, worker, opened, outbox);
-    socket.outbox.attach(socket.home);
+    socket.outbox.attach(socket.home, outbox::Taker::Stream);
     socket.flush(&mut Vec::new());
     actix_rt::spawn(read(worker.clone(), socket, session, messages, admission));
 }
@@ -103,7 +103,7 @@ async fn read<S: Stream>(
     mut messages: Messages,
     _admission: Admission,
 ) {
-    let slot = Slot { worker, home: socket.home };
+    let slot = Slot { worker, home: socket.home, outbox: socket.outbox.clone() };
     let mut uncounted = Rate::new(clock::now());
     let limit = socket.hub.rules.max_messages_per_second;
     let reason = loop {
@@ -155,10 +155,13 @@ async fn read<S: Stream>(
 struct Slot {
     worker: Rc<Worker>,
     home: Home,
+    outbox: Arc<Outbox>,
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
+        // Who is not flushed any more must not follow the log.
+        self.outbox.drop_all(Disconnect::TransportClose);
         self.worker.leave(self.home);
     }
 }
@@ -304,18 +307,63 @@ impl<S: Stream> Socket<S> {
             if scratch.is_empty() {
                 return self.flush_stream();
             }
-            let Poll::Ready(written) = self.poll_write(scratch) else {
-                self.unsent.replace(scratch[..first].to_vec());
+            let written = self.send(scratch)?;
+            self.unsent.replace(scratch[written.min(first)..first].to_vec());
+            let next = self.outbox.advance(written.saturating_sub(first), clock::now());
+            if written < scratch.len() {
                 self.outbox.block(clock::now());
                 return Ok(());
-            };
-            let written = written?;
-            self.hub.stats.bytes_out.add(written as u64);
-            self.unsent.replace(scratch[written.min(first)..first].to_vec());
-            if self.outbox.advance(written.saturating_sub(first), clock::now()) == Next::Done && written >= first {
-                return self.flush_stream();
+            }
+            if next == Next::Done {
+                return Ok(());
             }
         }
+    }
+
+    /// Writes what it lacks of the log. Returns where what it then still lacks begins.
+    fn write_log(&self, round: &mut Round<'_>) -> io::Result<Option<Position>> {
+        let at = match self.outbox.follower(round.began) {
+            Follower::No => return Ok(None),
+            Follower::Blocked(at) => return Ok(Some(at)),
+            Follower::Own => {
+                self.write(round.scratch)?;
+                return Ok(None);
+            }
+            Follower::Lacks(at) => at,
+        };
+        let Some(lacks) = round.burst.since(at, round.log) else {
+            self.abort(Disconnect::SessionFailed);
+            return Ok(None);
+        };
+        let written = self.send(lacks)?;
+        let is_all = written == lacks.len();
+        let next = self.outbox.advance(written, clock::now());
+        if !is_all {
+            self.outbox.block(clock::now());
+            return Ok(Some(at + written as u64));
+        }
+        if next == Next::Again {
+            self.write(round.scratch)?;
+        }
+        Ok(None)
+    }
+
+    /// Sends as many of these bytes as the socket takes. If that is not all, the slot is marked when it takes more.
+    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        let mut sent = 0;
+        while sent < bytes.len()
+            && let Poll::Ready(written) = self.poll_write(&bytes[sent..])
+        {
+            match written? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                written => sent += written,
+            }
+        }
+        self.hub.stats.bytes_out.add(sent as u64);
+        if sent == bytes.len() {
+            self.flush_stream()?;
+        }
+        Ok(sent)
     }
 
     /// Everything is sent: the close frame follows, once.
@@ -369,6 +417,21 @@ impl<S: Stream> Socket<S> {
 }
 
 impl<S: Stream> Carrier for Socket<S> {
+    fn flush_log(&self, round: &mut Round<'_>) -> Option<Position> {
+        if let Phase::Ended(reason) = self.phase.get() {
+            self.outbox.drop_all(reason);
+            return None;
+        }
+        if !self.unsent.borrow().is_empty() {
+            self.flush(round.scratch);
+            return None;
+        }
+        self.write_log(round).unwrap_or_else(|_| {
+            self.end(self.reason_or(Disconnect::TransportError));
+            None
+        })
+    }
+
     fn flush(&self, scratch: &mut Vec<u8>) {
         if matches!(self.phase.get(), Phase::Ended(_)) {
             return;
@@ -385,8 +448,9 @@ impl<S: Stream> Carrier for Socket<S> {
         match self.phase.get() {
             Phase::Open if elapsed(self.heard.get()) > self.hub.rules.silence() => self.abort(Disconnect::PingTimeout),
             Phase::Open => {
-                if self.outbox.evict_overdue(now, &self.hub.outbox_limits).is_some() {
-                    self.abort(Disconnect::TooSlow);
+                self.outbox.evict_overdue(now, &self.hub.outbox_limits);
+                if let outbox::Phase::Closed(reason) = self.outbox.phase() {
+                    self.abort(reason);
                 }
             }
             Phase::Closing { reason, since } if elapsed(since) > CLOSE_TIMEOUT => self.abort(reason),

@@ -14,7 +14,7 @@ use crate::{
     actors::Hub,
     clock,
     disconnect::Disconnect,
-    outbox::{Home, WorkerId, Workers},
+    outbox::{Burst, Home, Log, Position, WorkerId, Workers},
     stats::Stats,
 };
 
@@ -36,6 +36,9 @@ pub(super) trait Carrier {
     /// Writes what waits in the outbox. `scratch` is empty before and may hold anything after.
     fn flush(&self, scratch: &mut Vec<u8>);
 
+    /// Writes what it lacks of the log, if it follows that. Returns where what it then still lacks begins.
+    fn flush_log(&self, round: &mut Round<'_>) -> Option<Position>;
+
     /// Ends what has waited too long.
     fn sweep(&self, now: Instant);
 
@@ -44,6 +47,16 @@ pub(super) trait Carrier {
 
     /// Ends the session now.
     fn abort(&self, reason: Disconnect);
+}
+
+/// The flusher's way around all that follow the log.
+pub(super) struct Round<'a> {
+    pub(super) log: &'a Log,
+    /// Where the log ended when it began.
+    pub(super) began: Position,
+    pub(super) burst: &'a mut Burst,
+    /// Empty before each connection.
+    pub(super) scratch: &'a mut Vec<u8>,
 }
 
 /// A worker thread's connections.
@@ -105,6 +118,7 @@ impl Worker {
     async fn flush_dirty(self: Rc<Self>) {
         let mut scratch = Vec::with_capacity(SCRATCH);
         let mut dirty = Vec::new();
+        let mut burst = Burst::default();
         loop {
             let taken = self.workers.take(self.id, &mut dirty).await;
             if let Some(reason) = taken.close {
@@ -120,6 +134,9 @@ impl Worker {
                 }
                 tokio::task::yield_now().await;
             }
+            if taken.log {
+                self.flush_log(&mut burst, &mut scratch).await;
+            }
             self.workers.flushed(self.id, taken.published);
             if let Some(published) = taken.oldest {
                 let waited = clock::now().saturating_duration_since(published);
@@ -130,12 +147,37 @@ impl Worker {
         }
     }
 
+    /// Goes around all that follow the log, once.
+    async fn flush_log(&self, burst: &mut Burst, scratch: &mut Vec<u8>) {
+        let log = &**self.workers.log();
+        let began = log.end();
+        let mut taken = began;
+        let slots = self.slots.borrow().capacity();
+        for first in (0..slots).step_by(SLICE) {
+            burst.extend(log);
+            for slot in first..slots.min(first + SLICE) {
+                let carrier = self.slots.borrow().get(slot).cloned().flatten();
+                if let Some(carrier) = carrier {
+                    scratch.clear();
+                    let mut round = Round { log, began, burst, scratch };
+                    let lacks = alone(&*carrier, |carrier| carrier.flush_log(&mut round)).flatten();
+                    taken = taken.min(lacks.unwrap_or(began));
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+        log.taken(self.id, taken);
+        burst.clear(SCRATCH);
+    }
+
     async fn sweep(self: Rc<Self>) {
         loop {
             actix_rt::time::sleep(SWEEP_INTERVAL).await;
             let now = clock::now();
             for carriers in self.everyone().chunks(1024) {
-                carriers.iter().for_each(|carrier| alone(&**carrier, |carrier| carrier.sweep(now)));
+                carriers.iter().for_each(|carrier| {
+                    alone(&**carrier, |carrier| carrier.sweep(now));
+                });
                 tokio::task::yield_now().await;
             }
         }
@@ -147,8 +189,10 @@ impl Worker {
 }
 
 /// Keeps a panic to the connection that it happens in: the others of this thread have nobody else to flush them.
-fn alone(carrier: &dyn Carrier, work: impl FnOnce(&dyn Carrier)) {
-    if catch_unwind(AssertUnwindSafe(|| work(carrier))).is_err() {
+fn alone<R>(carrier: &dyn Carrier, work: impl FnOnce(&dyn Carrier) -> R) -> Option<R> {
+    let done = catch_unwind(AssertUnwindSafe(|| work(carrier)));
+    if done.is_err() {
         carrier.abort(Disconnect::SessionFailed);
     }
+    done.ok()
 }

@@ -123,12 +123,16 @@ async fn publish(mut manager: crate::support::http::Connection, published: Arc<P
     }
 }
 
-/// One after the other, each in the middle of another broadcast.
+/// One after the other, each in the middle of another broadcast: in turn one that all follow, and one that is pushed to some.
 async fn fail_ten_times(server: &Server, watchers: usize) {
     let mut manager = server.manager().await;
     for failure in 1..=10_u64 {
-        let after = watchers as u64 * failure / 11;
-        manager.arm(&format!(r#"{{"actor":"room-registry","when":"mid-fan-out","after":{after}}}"#)).await;
+        let (kind, after) = match failure % 2 {
+            0 => ("worker-update", failure / 2),
+            _ => ("job-update", watchers as u64 / 2),
+        };
+        let fault = format!(r#"{{"actor":"room-registry","when":"mid-fan-out","kind":"{kind}","after":{after}}}"#);
+        manager.arm(&fault).await;
         let failed = || async { server.stats().await["restarts"] == failure };
         eventually("the registry fails", Duration::from_secs(20), failed).await;
         // The answer comes after the broadcast was tried again: one that fails twice is dropped.
@@ -151,6 +155,8 @@ fn a_poison_broadcast_is_dropped_named_and_counted() {
             }
             let stats = server.stats().await;
             assert_eq!((&stats["restarts"], &stats["poisoned"]), (&2.into(), &1.into()), "{actor}");
+            let told = || async { server.log().contains("dropped") };
+            eventually("the log tells what was dropped", Duration::from_secs(20), told).await;
             let log = server.log();
             let line = log.lines().find(|line| line.contains("dropped")).unwrap_or_else(|| panic!("{log}"));
             assert!(line.contains(r#"job-update event (id "event-2")"#), "{line}");

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     disconnect::Disconnect,
-    outbox::{BodyRoom, Home, Limits, Outbox, Phase, Waiting},
+    outbox::{BodyRoom, Home, Limits, Outbox, Phase, Taker, Waiting},
 };
 
 /// How long a session that ends politely waits for the request that is told so.
@@ -202,7 +202,7 @@ impl Handover {
     pub(super) fn upgrade(&mut self, outbox: &Outbox, home: Home) -> Result<(), Over> {
         match self.over() {
             None => {
-                outbox.attach(home);
+                outbox.attach(home, Taker::Stream);
                 self.leave(Over::Upgraded);
                 Ok(())
             }

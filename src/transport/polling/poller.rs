@@ -16,7 +16,7 @@ use super::{
     super::{
         Door,
         addresses::{Admission, Guest},
-        worker::{Carrier, Worker},
+        worker::{Carrier, Round, Worker},
     },
     handover::{GetError, Handover, Over, ProbeError},
 };
@@ -27,7 +27,7 @@ use crate::{
     },
     clock,
     disconnect::Disconnect,
-    outbox::{BodyRoom, Home, Outbox},
+    outbox::{BodyRoom, Home, Outbox, Position, Taker},
     protocol::SessionId,
 };
 
@@ -69,7 +69,7 @@ impl Poller {
         let guest = admission.guest.clone();
         let poller = Arc::new(Self { sid, outbox, session, home, door: door.clone(), handover, guest });
         worker.enter(home, Rc::new(Slot { poller: poller.clone(), worker: worker.clone(), _admission: admission }));
-        poller.outbox.attach(home);
+        poller.outbox.attach(home, Taker::Polls);
         door.pollers.lock().insert(sid, poller.clone());
         poller
     }
@@ -216,6 +216,10 @@ impl Carrier for Slot {
             poller.door.pollers.lock().remove(&poller.sid);
             poller.session.tell(TransportClosed { reason });
         }
+    }
+
+    fn flush_log(&self, _: &mut Round<'_>) -> Option<Position> {
+        None
     }
 
     fn sweep(&self, now: Instant) {

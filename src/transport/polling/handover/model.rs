@@ -132,7 +132,7 @@ struct World {
 impl World {
     fn new(now: Instant, events: Arc<[Arc<Frame>]>, [poller, websocket]: [Home; 2], limits: Limits) -> Self {
         let outbox = Outbox::new();
-        outbox.attach(poller);
+        outbox.attach(poller, Taker::Polls);
         Self {
             now,
             events,
