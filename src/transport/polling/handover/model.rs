@@ -479,7 +479,8 @@ impl World {
         if self.get.is_some() {
             assert_eq!((self.handover.over(), self.outbox.phase()), (None, Phase::Open), "a request waits for ever");
             assert_eq!(self.outbox.backlog(), 0, "a request waits though something waits for it");
-        } else if self.handover.over().is_none() {
+        }
+        while self.get.is_none() && self.handover.over().is_none() {
             self.get();
             self.settle();
         }
