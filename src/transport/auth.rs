@@ -92,20 +92,21 @@ impl Guard {
         // Nobody closes the semaphore.
         let _turn = self.turns.acquire().await;
         let mut question = self.http.get(self.auth.url.as_str()).no_decompress();
-        for name in [header::COOKIE, header::AUTHORIZATION, FORWARDED_FOR] {
+        for name in [header::COOKIE, header::AUTHORIZATION] {
             for value in head.headers().get_all(&name) {
                 question = question.append_header((name.clone(), value.clone()));
             }
         }
-        if let Some(peer) = peer {
-            question = question.append_header((FORWARDED_FOR, peer.ip().to_string()));
-        }
+        let peer = peer.map(|peer| peer.ip().to_string());
+        let before = head.headers().get_all(FORWARDED_FOR).filter_map(|value| value.to_str().ok());
+        let whence: Vec<&str> = before.chain(peer.as_deref()).collect();
         if let Some(host) = head.headers().get(header::HOST) {
             question = question.insert_header((FORWARDED_HOST, host.clone()));
         }
         let scheme = if self.tls { "https" } else { "http" };
         let uri = head.uri.path_and_query().map_or("/", |uri| uri.as_str());
         let question = question
+            .insert_header((FORWARDED_FOR, whence.join(", ")))
             .insert_header((FORWARDED_PROTO, HeaderValue::from_static(scheme)))
             .insert_header((FORWARDED_METHOD, head.method.as_str()))
             .insert_header((FORWARDED_URI, uri));

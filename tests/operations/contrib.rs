@@ -79,16 +79,21 @@ fn prometheus_takes_the_alerts() {
 }
 
 #[test]
-fn systemd_takes_the_unit() {
+fn systemd_takes_the_units() {
     let unit = fs::read_to_string(contrib("flamenco-webupdates.service")).unwrap();
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("unit");
     fs::create_dir_all(&folder).unwrap();
     let here = folder.join("flamenco-webupdates.service");
     // It verifies that the program is there.
     fs::write(&here, unit.replace("/usr/local/bin/flamenco-webupdates", BINARY)).unwrap();
-    tool("systemd-analyze", &["verify", here.to_str().unwrap()]).iter().for_each(|output| {
-        passes(output);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!said.contains(here.to_str().unwrap()), "{said}");
-    });
+    let socket = folder.join("flamenco-webupdates.socket");
+    fs::copy(contrib("flamenco-webupdates.socket"), &socket).unwrap();
+    for unit in [here, socket] {
+        let unit = unit.to_str().unwrap();
+        tool("systemd-analyze", &["verify", unit]).iter().for_each(|output| {
+            passes(output);
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(!said.contains(unit), "{said}");
+        });
+    }
 }

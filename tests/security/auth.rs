@@ -37,7 +37,7 @@ async fn handshakes(server: &Server, cookie: &str) -> [Answer; 2] {
 }
 
 async fn start(more: &[&str]) -> (Server, std::sync::Arc<stub::Heard>) {
-    let (authority, heard) = stub::serve(None, decide).await;
+    let (authority, heard) = stub::serve(None, decide);
     let url = format!("http://{authority}/may-come-in?service=farm");
     (Server::start(&[&["--auth-url", &url], more].concat()).await, heard)
 }
@@ -83,8 +83,7 @@ async fn the_question_tells_who_wants_what() {
     for line in [
         "cookie: session=good",
         "authorization: basic zm9v",
-        "x-forwarded-for: 10.1.2.3",
-        "x-forwarded-for: 127.0.0.1",
+        "x-forwarded-for: 10.1.2.3, 127.0.0.1",
         "x-forwarded-host: farm",
         "x-forwarded-proto: http",
         "x-forwarded-method: get",
@@ -147,8 +146,7 @@ async fn a_crowd_is_asked_about_in_turns_and_holds_nobody_up() {
             gate.acquire().await.unwrap().forget();
             Some(stub::answer("200 OK", ""))
         }
-    })
-    .await;
+    });
     let server = Server::start(&["--auth-url", &format!("http://{authority}/"), "--auth-timeout", "60s"]).await;
     for _ in 0..CROWD {
         let (to, let_in) = (server.browsers, let_in.clone());

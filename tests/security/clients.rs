@@ -52,8 +52,7 @@ async fn a_certificate_that_is_not_trusted_is_one_sentence() {
         ),
         (for_another, &trusted, "its certificate is not trusted: it is for another host name than the one asked for"),
     ] {
-        let (address, _) =
-            stub::serve(Some(signed.acceptor()), async |_| Some(stub::answer("404 Not Found", ""))).await;
+        let (address, _) = stub::serve(Some(signed.acceptor()), async |_| Some(stub::answer("404 Not Found", "")));
         let url = format!("https://localhost:{}", address.port());
         let mut watch = program(&["watch", &url]);
         watch.env("SSL_CERT_FILE", trusts);
@@ -74,8 +73,7 @@ async fn a_manager_may_be_spoken_to_over_tls() {
     let (manager, heard) = stub::serve(Some(authority.sign().acceptor()), move |head| {
         let body = if head.starts_with("GET /big") { big.clone() } else { r#"{"version":"3.9"}"#.to_owned() };
         async move { Some(stub::answer("200 OK", &body)) }
-    })
-    .await;
+    });
     let url = format!("https://localhost:{}", manager.port());
     let mut command = program(&[&PORTS[..], &["--manager", &url]].concat());
     command.env("SSL_CERT_FILE", &trusted);
@@ -85,6 +83,9 @@ async fn a_manager_may_be_spoken_to_over_tls() {
         let answer = browser.request(Request::new("GET", "/big")).await;
         assert_eq!((answer.status, answer.body.len()), (200, 1 << 20));
     }
+    // More than TLS and the kernel hold on the way.
+    let upload = Request::new("POST", "/upload").body(&vec![b'x'; (8 << 20) + 7]);
+    assert_eq!(browser.request(upload).await.status, 200);
     let asked = |start: &str| heard.heads().iter().any(|head| head.starts_with(start));
     within("the relay to ask for a connection", async {
         while !asked("get /socket.io/?eio=3&transport=websocket") {

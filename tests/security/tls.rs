@@ -182,7 +182,7 @@ async fn the_managers_port_has_a_certificate_of_its_own() {
 
 #[actix_rt::test]
 async fn a_manager_behind_is_told_that_browsers_come_over_tls() {
-    let (manager, heard) = stub::serve(None, async |_| Some(stub::answer("200 OK", r#"{"version":"3.9"}"#))).await;
+    let (manager, heard) = stub::serve(None, async |_| Some(stub::answer("200 OK", r#"{"version":"3.9"}"#)));
     let secure = Secure::start(&["--manager", &format!("http://{manager}")]).await;
     let mut browser = Connection::new(secure.authority.connect(secure.server.browsers).await);
     assert_eq!(browser.request(Request::new("GET", "/app/jobs")).await.status, 200);

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpListener,
+    net::TcpSocket,
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -35,16 +35,17 @@ impl Heard {
     }
 }
 
-/// Answers every request with what `answer` makes of its head: a status line, headers and body of an answer, or `None` for
-/// never. It gets the head as it came.
-pub(crate) async fn serve<A>(
-    tls: Option<TlsAcceptor>,
-    answer: impl Fn(String) -> A + 'static,
-) -> (SocketAddr, Arc<Heard>)
+/// Answers every request, once all of it is there, with what `answer` makes of its head as it came: a status line, headers and
+/// body, or `None` for never.
+pub(crate) fn serve<A>(tls: Option<TlsAcceptor>, answer: impl Fn(String) -> A + 'static) -> (SocketAddr, Arc<Heard>)
 where
     A: Future<Output = Option<String>> + 'static,
 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // The kernel holds little for it: who sends it much has to wait in between.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(32 * 1024).unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let listener = socket.listen(1024).unwrap();
     let address = listener.local_addr().unwrap();
     let heard = Arc::new(Heard::default());
     let (answer, all) = (Rc::new(answer), heard.clone());
@@ -79,6 +80,12 @@ where
             }
         }
         let head = String::from_utf8(head).unwrap();
+        let length =
+            head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+        let mut body = (&mut stream).take(length.unwrap_or(0));
+        if tokio::io::copy(&mut body, &mut tokio::io::sink()).await.is_err() || body.limit() > 0 {
+            return;
+        }
         heard.heads.lock().unwrap().push(head.to_ascii_lowercase());
         let open = heard.open.fetch_add(1, Ordering::SeqCst) + 1;
         heard.most_open.fetch_max(open, Ordering::SeqCst);
