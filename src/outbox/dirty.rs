@@ -147,6 +147,8 @@ impl Workers {
                 }
                 dirty.asleep = true;
             }
+            // A worker that sleeps has nothing left to catch up with, whatever it has said of what it flushed.
+            self.progress.notify_one();
             list.wake.notified().await;
         }
     }
@@ -252,5 +254,50 @@ impl Marks {
 impl Default for Marks {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::Future,
+        pin::pin,
+        task::{Context, Poll, Wake, Waker},
+    };
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Flag(AtomicBool);
+
+    impl Wake for Flag {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// It tells what it had taken when it began, which is less than was published meanwhile and written along.
+    #[test]
+    fn who_waits_for_a_worker_is_woken_when_it_goes_to_sleep() {
+        let workers = Workers::new();
+        let home = Home { worker: workers.claim().unwrap(), slot: 7 };
+        let (mut slots, mut more, woken) = (Vec::new(), Vec::new(), Arc::new(Flag::default()));
+        let waker = Waker::from(woken.clone());
+        let (mut quiet, mut noticing) = (Context::from_waker(Waker::noop()), Context::from_waker(&waker));
+        assert!(!workers.published(1));
+        workers.mark(home);
+        let Poll::Ready(taken) = pin!(workers.take(home.worker, &mut slots)).poll(&mut quiet) else {
+            panic!("a slot is marked")
+        };
+        assert!(workers.published(2 * WINDOW as usize));
+        let mut caught_up = pin!(workers.caught_up());
+        assert!(caught_up.as_mut().poll(&mut noticing).is_pending());
+        workers.flushed(home.worker, taken.published);
+        assert!(caught_up.as_mut().poll(&mut noticing).is_pending(), "it is awake still");
+        woken.0.store(false, Ordering::Relaxed);
+        let mut sleeping = pin!(workers.take(home.worker, &mut more));
+        assert!(sleeping.as_mut().poll(&mut quiet).is_pending());
+        assert!(woken.0.load(Ordering::Relaxed));
+        assert!(caught_up.poll(&mut noticing).is_ready());
     }
 }
