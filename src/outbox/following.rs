@@ -13,6 +13,20 @@ fn frame(text: &str) -> Arc<Frame> {
     Frame::text(clock::now(), |out| out.extend_from_slice(text.as_bytes()))
 }
 
+/// Writes what waits to `wire`, until that has taken all, or `limit` bytes of what it is offered at once.
+fn flush(outbox: &Outbox, wire: &mut Vec<u8>, limit: usize) {
+    let mut bytes = Vec::new();
+    while outbox.copy_to(&mut bytes, usize::MAX) == Waiting::Frames {
+        let written = bytes.len().min(limit);
+        wire.extend_from_slice(&bytes[..written]);
+        outbox.advance(written, clock::now());
+        if written < bytes.len() {
+            return outbox.block(clock::now());
+        }
+        bytes.clear();
+    }
+}
+
 /// A member of the log that has nothing waiting, and what it would be written: all on one thread.
 struct Following {
     log: Arc<Log>,
@@ -43,16 +57,7 @@ impl Following {
     }
 
     fn flush(&mut self, limit: usize) {
-        let mut bytes = Vec::new();
-        while self.outbox.copy_to(&mut bytes, usize::MAX) == Waiting::Frames {
-            let written = bytes.len().min(limit);
-            self.wire.extend_from_slice(&bytes[..written]);
-            self.outbox.advance(written, clock::now());
-            if written < bytes.len() {
-                return self.outbox.block(clock::now());
-            }
-            bytes.clear();
-        }
+        flush(&self.outbox, &mut self.wire, limit);
     }
 
     /// The flusher comes around, and the client takes so many bytes.
@@ -347,16 +352,7 @@ impl Model {
 
 impl Client {
     fn flush(&mut self, limit: usize) {
-        let mut bytes = Vec::new();
-        while self.outbox.copy_to(&mut bytes, usize::MAX) == Waiting::Frames {
-            let written = bytes.len().min(limit);
-            self.wire.extend_from_slice(&bytes[..written]);
-            self.outbox.advance(written, clock::now());
-            if written < bytes.len() {
-                return self.outbox.block(clock::now());
-            }
-            bytes.clear();
-        }
+        flush(&self.outbox, &mut self.wire, limit);
     }
 }
 
