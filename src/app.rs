@@ -257,7 +257,7 @@ async fn drain(hub: &Hub, jobs: &Addr<JobUpdates>, servers: Servers) {
     // From here on no new session is let in. A listener of its own stays open: who polls comes for the rest with new
     // connections.
     hub.workers.close_all(Disconnect::ServerShutdown);
-    while hub.stats.sessions() > 0 {
+    while hub.stats.sessions.get() > 0 {
         actix_rt::time::sleep(Duration::from_millis(5)).await;
     }
     servers.browsers.stop(false).await;

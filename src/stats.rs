@@ -230,8 +230,10 @@ impl SourceStats {
 #[derive(Debug)]
 pub struct Stats {
     pub started: Instant,
+    /// All sessions. One that moves from polling to a WebSocket counts once all the while.
+    pub sessions: Gauge,
+    /// Those that a WebSocket carries.
     pub websocket_sessions: Gauge,
-    pub polling_sessions: Gauge,
     pub deliveries: Counter,
     pub bytes_out: Counter,
     /// Updates that took the place of an older one, for a client that lags.
@@ -257,8 +259,8 @@ impl Stats {
     pub fn leak(started: Instant) -> &'static Self {
         Box::leak(Box::new(Self {
             started,
+            sessions: Gauge::default(),
             websocket_sessions: Gauge::default(),
-            polling_sessions: Gauge::default(),
             deliveries: Counter::default(),
             bytes_out: Counter::default(),
             coalesced: Counter::default(),
@@ -274,9 +276,10 @@ impl Stats {
         }))
     }
 
-    /// All sessions, whatever carries them.
-    pub fn sessions(&self) -> usize {
-        self.websocket_sessions.get() + self.polling_sessions.get()
+    /// Sessions that requests carry.
+    pub fn polling_sessions(&self) -> usize {
+        let websocket = self.websocket_sessions.get();
+        self.sessions.get().saturating_sub(websocket)
     }
 
     pub fn event(&self, kind: EventKind) -> &Counter {

@@ -55,7 +55,7 @@ use crate::{
     actors::Hub,
     protocol::{HandshakeError, HandshakeQuery, TransportName},
     proxy::{self, Proxy, Upstream},
-    stats::{Gauge, Source},
+    stats::Source,
     tls::{Acceptor, accept_plain},
 };
 
@@ -100,22 +100,16 @@ struct Door {
 
 impl Door {
     /// Lets a new session in, on the current worker.
-    fn enter(
-        &self,
-        kind: &'static Gauge,
-        head: &RequestHead,
-        peer: Option<SocketAddr>,
-    ) -> Result<(Rc<Worker>, Admission), Refusal> {
+    fn enter(&self, head: &RequestHead, peer: Option<SocketAddr>) -> Result<(Rc<Worker>, Admission), Refusal> {
         if self.hub.workers.is_closing() {
             return Err(Refusal::Stopping);
         }
-        let others = self.hub.stats.sessions().saturating_sub(kind.get());
-        let presence = kind.enter(self.options.max_sessions.saturating_sub(others)).ok_or(Refusal::Full)?;
+        let presence = self.hub.stats.sessions.enter(self.options.max_sessions).ok_or(Refusal::Full)?;
         // Who is gone already has no address, and takes no place for long.
         let peer = peer.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
         let address = addresses::client(head, peer, &self.options.trusted_proxies);
         let guest = self.addresses.enter(address, self.options.max_sessions_per_address).ok_or(Refusal::AddressFull)?;
-        Ok((self.worker()?, Admission { _presence: presence, guest }))
+        Ok((self.worker()?, Admission { _presence: presence, _guest: guest }))
     }
 
     fn worker(&self) -> Result<Rc<Worker>, Refusal> {
@@ -259,8 +253,7 @@ async fn admit(door: &Arc<Door>, guard: Option<&Guard>, request: &Request) -> Re
             if let Some(guard) = guard {
                 guard.admit(request.head(), request.peer_addr()).await?;
             }
-            let (worker, admission) =
-                door.enter(&door.hub.stats.websocket_sessions, request.head(), request.peer_addr())?;
+            let (worker, admission) = door.enter(request.head(), request.peer_addr())?;
             Arrival::New(worker, admission)
         }
         Some(sid) => {

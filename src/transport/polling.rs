@@ -91,8 +91,7 @@ async fn open(request: &HttpRequest, door: &Arc<Door>, jsonp: Option<u64>) -> Re
     if let Some(Some(guard)) = request.app_data::<Option<Rc<Guard>>>() {
         guard.admit(request.head(), request.peer_addr()).await?;
     }
-    let stats = door.hub.stats;
-    let (worker, admission) = door.enter(&stats.polling_sessions, request.head(), request.peer_addr())?;
+    let (worker, admission) = door.enter(request.head(), request.peer_addr())?;
     answer_get(request, &Poller::open(door, &worker, admission), jsonp).await
 }
 

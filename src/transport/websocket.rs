@@ -33,6 +33,7 @@ use crate::{
     outbox::{self, Follower, Home, Next, Outbox, Position, Waiting, Workers},
     protocol::SessionId,
     session::Rate,
+    stats::Presence,
 };
 
 /// How long a client that was told to close may take to do so.
@@ -79,31 +80,23 @@ pub(super) fn serve<S: Stream>(hub: &Arc<Hub>, worker: &Rc<Worker>, opened: Open
     let (socket, messages) = Socket::enter(hub, worker, opened, outbox);
     socket.outbox.attach(socket.home, outbox::Taker::Stream);
     socket.flush(&mut Vec::new());
-    actix_rt::spawn(read(worker.clone(), socket, session, messages, admission));
+    actix_rt::spawn(read(Slot::of(&socket, worker, admission), socket, session, messages));
 }
 
 /// Serves a client that comes from polling, with its session, until it ends; not at all if that has ended meanwhile.
 pub(super) fn take_over<S: Stream>(hub: &Arc<Hub>, worker: &Rc<Worker>, opened: Opened<S>, probe: Probe) {
-    let admission = Admission { _presence: hub.stats.websocket_sessions.add(), guest: probe.guest().clone() };
     let session = probe.session().clone();
     let (socket, messages) = Socket::enter(hub, worker, opened, probe.outbox().clone());
-    if probe.upgrade(socket.home).is_err() {
+    let Ok(admission) = probe.upgrade(socket.home) else {
         worker.leave(socket.home);
         return;
-    }
+    };
     socket.flush(&mut Vec::new());
-    actix_rt::spawn(read(worker.clone(), socket, session, messages, admission));
+    actix_rt::spawn(read(Slot::of(&socket, worker, admission), socket, session, messages));
 }
 
 /// Takes the client's messages to its session, one at a time, until either ends.
-async fn read<S: Stream>(
-    worker: Rc<Worker>,
-    socket: Rc<Socket<S>>,
-    session: Addr<SessionActor>,
-    mut messages: Messages,
-    _admission: Admission,
-) {
-    let slot = Slot { worker, home: socket.home, outbox: socket.outbox.clone() };
+async fn read<S: Stream>(slot: Slot, socket: Rc<Socket<S>>, session: Addr<SessionActor>, mut messages: Messages) {
     let mut uncounted = Rate::new(clock::now());
     let limit = socket.hub.rules.max_messages_per_second;
     let reason = loop {
@@ -156,6 +149,16 @@ struct Slot {
     worker: Rc<Worker>,
     home: Home,
     outbox: Arc<Outbox>,
+    _admission: Admission,
+    _presence: Presence,
+}
+
+impl Slot {
+    fn of<S>(socket: &Socket<S>, worker: &Rc<Worker>, admission: Admission) -> Self {
+        let presence = socket.hub.stats.websocket_sessions.add();
+        let outbox = socket.outbox.clone();
+        Self { worker: worker.clone(), home: socket.home, outbox, _admission: admission, _presence: presence }
+    }
 }
 
 impl Drop for Slot {

@@ -171,6 +171,8 @@ async fn nothing_is_lost_while_many_move_under_load() {
         farm.next.set(next + 3);
         server.publish(next..next + 3).await;
         next += 3;
+        let total = server.stats().await["sessions"]["total"].as_u64().unwrap();
+        assert!(total <= farm.opened.get(), "{total} sessions, of {}: one that moves counts once", farm.opened.get());
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     farm.last.set(Some(next));
@@ -184,6 +186,7 @@ async fn nothing_is_lost_while_many_move_under_load() {
 
 #[derive(Default)]
 struct Farm {
+    opened: Cell<u64>,
     moved: Cell<usize>,
     /// The first number of which nothing is published yet.
     next: Cell<u64>,
@@ -194,6 +197,7 @@ struct Farm {
 /// Returns all numbers that it got.
 async fn move_under_load(index: usize, server: Rc<Server>, farm: Rc<Farm>) -> Vec<u64> {
     tokio::time::sleep(Duration::from_millis(3 * index as u64)).await;
+    farm.opened.set(farm.opened.get() + 1);
     let mut browser = Browser::open(&server).await;
     let joined_before = farm.next.get();
     let mut got = browser.early.clone();

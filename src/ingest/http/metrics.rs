@@ -115,7 +115,7 @@ impl Scrape {
 
     fn sessions(&self, page: &mut Page) -> fmt::Result {
         let stats = self.stats;
-        let sessions = [(["websocket"], stats.websocket_sessions.get()), (["polling"], stats.polling_sessions.get())];
+        let sessions = [(["websocket"], stats.websocket_sessions.get()), (["polling"], stats.polling_sessions())];
         page.gauges("sessions", "Browsers that are connected", ["transport"], counts(sessions))?;
         let ended = Disconnect::ALL.map(|reason| ([reason.as_str()], stats.disconnect(reason).get()));
         page.counters("disconnects", "Sessions that ended", "reason", ended)?;

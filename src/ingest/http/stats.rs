@@ -78,7 +78,7 @@ pub(super) async fn stats(hub: web::Data<Hub>, query: web::Query<Query>) -> Http
 
 fn figures(stats: &Stats, rooms: Option<BTreeMap<String, usize>>) -> Figures {
     let now = clock::now();
-    let (websocket, polling) = (stats.websocket_sessions.get(), stats.polling_sessions.get());
+    let (total, websocket) = (stats.sessions.get(), stats.websocket_sessions.get());
     let sources = Source::ALL.into_iter().filter_map(|source| {
         let figures = stats.source(source);
         let (state, last_event) = (figures.state(), figures.last_event());
@@ -98,7 +98,7 @@ fn figures(stats: &Stats, rooms: Option<BTreeMap<String, usize>>) -> Figures {
     });
     Figures {
         uptime_s: milliseconds(now.saturating_duration_since(stats.started).as_secs_f64()),
-        sessions: Sessions { total: websocket + polling, websocket, polling },
+        sessions: Sessions { total, websocket, polling: total.saturating_sub(websocket) },
         rooms,
         events: EventKind::ALL.into_iter().map(|kind| (kind.as_str(), stats.event(kind).get())).collect(),
         refused: Refused::ALL.into_iter().map(|reason| (reason.as_str(), stats.refused(reason).get())).collect(),

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use super::{
     super::{
         Door,
-        addresses::{Admission, Guest},
+        addresses::Admission,
         worker::{Carrier, Round, Worker},
     },
     handover::{GetError, Handover, Over, ProbeError},
@@ -55,7 +55,8 @@ pub(in crate::transport) struct Poller {
     home: Home,
     door: Arc<Door>,
     handover: Mutex<Handover>,
-    guest: Guest,
+    /// Gone with the session, or with the WebSocket that takes it over.
+    admission: Mutex<Option<Admission>>,
 }
 
 impl Poller {
@@ -66,9 +67,9 @@ impl Poller {
         let session = SessionActor::open(sid, &["websocket"], outbox.clone(), door.hub.clone());
         let home = worker.reserve();
         let handover = Mutex::new(Handover::new(clock::now()));
-        let guest = admission.guest.clone();
-        let poller = Arc::new(Self { sid, outbox, session, home, door: door.clone(), handover, guest });
-        worker.enter(home, Rc::new(Slot { poller: poller.clone(), worker: worker.clone(), _admission: admission }));
+        let admission = Mutex::new(Some(admission));
+        let poller = Arc::new(Self { sid, outbox, session, home, door: door.clone(), handover, admission });
+        worker.enter(home, Rc::new(Slot { poller: poller.clone(), worker: worker.clone() }));
         poller.outbox.attach(home, Taker::Polls);
         door.pollers.lock().insert(sid, poller.clone());
         poller
@@ -134,6 +135,10 @@ impl Poller {
         result
     }
 
+    fn take_admission(&self) -> Option<Admission> {
+        self.admission.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// A panic elsewhere while the lock was held left a state whose every step is complete, so it is used on.
     fn lock(&self) -> MutexGuard<'_, Handover> {
         self.handover.lock().unwrap_or_else(PoisonError::into_inner)
@@ -171,12 +176,8 @@ impl Probe {
         &self.poller.session
     }
 
-    pub(in crate::transport) fn guest(&self) -> &Guest {
-        &self.poller.guest
-    }
-
-    /// The WebSocket at `home` takes over.
-    pub(in crate::transport) fn upgrade(self, home: Home) -> Result<(), Over> {
+    /// The WebSocket at `home` takes over, and with the session what that was admitted with.
+    pub(in crate::transport) fn upgrade(self, home: Home) -> Result<Admission, Over> {
         let poller = &self.poller;
         poller.decide(|handover| handover.upgrade(&poller.outbox, home))?;
         poller.door.pollers.lock().remove(&poller.sid);
@@ -184,7 +185,7 @@ impl Probe {
         if poller.door.hub.workers.is_closing() {
             poller.close(Disconnect::ServerShutdown);
         }
-        Ok(())
+        Ok(poller.take_admission().expect("a session is taken over once, and not after its end"))
     }
 }
 
@@ -198,7 +199,6 @@ impl Drop for Probe {
 struct Slot {
     poller: Arc<Poller>,
     worker: Rc<Worker>,
-    _admission: Admission,
 }
 
 impl Carrier for Slot {
@@ -214,6 +214,7 @@ impl Carrier for Slot {
         self.worker.leave(poller.home);
         if let Over::Ended(reason) = over {
             poller.door.pollers.lock().remove(&poller.sid);
+            drop(poller.take_admission());
             poller.session.tell(TransportClosed { reason });
         }
     }
