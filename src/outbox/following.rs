@@ -64,8 +64,8 @@ impl Following {
     fn go_around(&mut self, limit: usize) -> Follower {
         let began = self.log.end();
         let follower = self.outbox.follower(began);
-        if let Follower::Lacks(at) = follower {
-            let lacks = self.burst.since(at, &self.log).unwrap();
+        if let Follower::Lacks { from, to } = follower {
+            let lacks = self.burst.between(from, to, &self.log).unwrap();
             let written = lacks.len().min(limit);
             self.wire.extend_from_slice(&lacks[..written]);
             let is_all = written == lacks.len();
@@ -93,7 +93,8 @@ fn who_follows_is_given_the_log() {
     client.go_around(usize::MAX);
     client.assert_wire(&["a", "b"]);
     assert_eq!(client.outbox.backlog(), 0);
-    assert_eq!(client.go_around(usize::MAX), Follower::Lacks(client.log.end()));
+    let end = client.log.end();
+    assert_eq!(client.go_around(usize::MAX), Follower::Lacks { from: end, to: end });
     client.assert_wire(&["a", "b"]);
 }
 
@@ -110,6 +111,21 @@ fn what_only_one_follower_gets_keeps_its_place_among_the_broadcasts() {
     client.flush(usize::MAX);
     client.assert_wire(&["a", "mine", "b", "another room", "c"]);
     assert!(client.broadcast("d").is_empty(), "it still follows");
+}
+
+/// Both come between the flusher's question and its copying from the log.
+#[test]
+fn what_is_pushed_while_the_flusher_comes_around_is_before_what_is_appended_then() {
+    let mut client = Following::new();
+    client.broadcast("a");
+    let Follower::Lacks { from, to } = client.outbox.follower(client.log.end()) else { panic!("it follows") };
+    client.outbox.push_direct(&frame("mine"), &LIMITS);
+    client.broadcast("b");
+    let lacks = client.burst.between(from, to, &client.log).unwrap();
+    client.wire.extend_from_slice(lacks);
+    assert_eq!(client.outbox.advance(lacks.len(), clock::now()), Next::Again);
+    client.flush(usize::MAX);
+    client.assert_wire(&["a", "mine", "b"]);
 }
 
 #[test]
@@ -327,15 +343,15 @@ impl Model {
                 Follower::No => {}
                 Follower::Own => client.flush(limit),
                 Follower::Blocked(at) => taken = taken.min(at),
-                Follower::Lacks(at) => {
-                    let lacks = burst.since(at, &log).expect("the log keeps what a follower lacks");
+                Follower::Lacks { from, to } => {
+                    let lacks = burst.between(from, to, &log).expect("the log keeps what a follower lacks");
                     let written = lacks.len().min(limit);
                     client.wire.extend_from_slice(&lacks[..written]);
                     let is_all = written == lacks.len();
                     client.outbox.advance(written, clock::now());
                     if !is_all {
                         client.outbox.block(clock::now());
-                        taken = taken.min(at + written as u64);
+                        taken = taken.min(from + written as u64);
                     }
                 }
             }

@@ -248,16 +248,17 @@ impl Burst {
         }
     }
 
-    /// What a follower at this position lacks; `None` when some of it is forgotten.
-    pub fn since(&mut self, at: Position, log: &Log) -> Option<&[u8]> {
-        if self.bytes.is_empty() || at < self.from {
+    /// What a follower lacks between these positions, as far as this was made before; `None` when some of it is forgotten.
+    pub fn between(&mut self, from: Position, to: Position, log: &Log) -> Option<&[u8]> {
+        if self.bytes.is_empty() || from < self.from {
             self.bytes.clear();
-            self.from = at;
+            self.from = from;
             let bytes = &mut self.bytes;
-            log.since(at, |frame, skip| bytes.extend_from_slice(&frame.websocket()[skip..]))?;
+            log.since(from, |frame, skip| bytes.extend_from_slice(&frame.websocket()[skip..]))?;
         }
         // Who follows since this was made lacks nothing of it.
-        Some(self.bytes.get((at - self.from) as usize..).unwrap_or_default())
+        let bytes = self.bytes.get((from - self.from) as usize..).unwrap_or_default();
+        Some(&bytes[..bytes.len().min((to - from) as usize)])
     }
 }
 
@@ -336,14 +337,15 @@ mod tests {
         let start = log.follow(0, worker);
         log.append(1, &frame("a"));
         let mut burst = Burst::default();
-        assert_eq!(burst.since(start, &log).unwrap(), b"\x81\x01a");
+        assert_eq!(burst.between(start, log.end(), &log).unwrap(), b"\x81\x01a");
         log.append(2, &frame("b"));
-        assert_eq!(burst.since(start, &log).unwrap(), b"\x81\x01a");
+        assert_eq!(burst.between(start, log.end(), &log).unwrap(), b"\x81\x01a");
         burst.extend(&log);
-        assert_eq!(burst.since(start + 1, &log).unwrap(), b"\x01a\x81\x01b");
-        assert_eq!(burst.since(log.end(), &log).unwrap(), b"");
+        assert_eq!(burst.between(start + 1, log.end(), &log).unwrap(), b"\x01a\x81\x01b");
+        assert_eq!(burst.between(log.end(), log.end(), &log).unwrap(), b"");
+        assert_eq!(burst.between(start + 1, start + 3, &log).unwrap(), b"\x01a", "who was asked before more came");
         burst.clear(0);
-        assert_eq!(burst.since(start + 3, &log).unwrap(), b"\x81\x01b");
-        assert_eq!(burst.since(start, &log).unwrap(), b"\x81\x01a\x81\x01b", "who lacks more");
+        assert_eq!(burst.between(start + 3, log.end(), &log).unwrap(), b"\x81\x01b");
+        assert_eq!(burst.between(start, log.end(), &log).unwrap(), b"\x81\x01a\x81\x01b", "who lacks more");
     }
 }

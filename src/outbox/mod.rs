@@ -112,8 +112,8 @@ pub enum Phase {
 pub enum Follower {
     /// Nothing: it does not follow, or no longer.
     No,
-    /// All from this position on, and nothing else.
-    Lacks(Position),
+    /// All between these positions, and nothing else before what comes then.
+    Lacks { from: Position, to: Position },
     /// It has something else to write, too.
     Own,
     /// It is blocked, and will lack what is behind this position when it is not any more.
@@ -272,20 +272,22 @@ impl Outbox {
     }
 
     /// What it lacks of the log, which has all its followers gone around since it ended at `began`. What is given is written next,
-    /// and told to [`advance`](Self::advance). A client that was blocked a whole round does not follow any longer: it is pushed
-    /// to, within its limits, until it has taken everything.
+    /// and told to [`advance`](Self::advance): no more than is there now, for something else may be pushed before what comes later.
+    /// A client that was blocked a whole round does not follow any longer: it is pushed to, within its limits, until it has taken
+    /// everything.
     pub fn follower(&self, began: Position) -> Follower {
         let mut state = self.lock();
-        let Place::Following(_, _, at) = state.place else { return Follower::No };
+        let Place::Following(log, _, from) = &state.place else { return Follower::No };
+        let (from, to) = (*from, log.end());
         match state.attention {
-            Attention::Blocked if at < began => {
+            Attention::Blocked if from < began => {
                 state.part();
                 Follower::No
             }
-            Attention::Blocked => Follower::Blocked(at),
+            Attention::Blocked => Follower::Blocked(from),
             Attention::Idle | Attention::Marked if state.queue.is_empty() && state.phase == Phase::Open => {
                 state.attention = Attention::Marked;
-                Follower::Lacks(at)
+                Follower::Lacks { from, to }
             }
             Attention::Idle | Attention::Marked => Follower::Own,
         }

@@ -325,16 +325,16 @@ impl<S: Stream> Socket<S> {
 
     /// Writes what it lacks of the log. Returns where what it then still lacks begins.
     fn write_log(&self, round: &mut Round<'_>) -> io::Result<Option<Position>> {
-        let at = match self.outbox.follower(round.began) {
+        let (from, to) = match self.outbox.follower(round.began) {
             Follower::No => return Ok(None),
             Follower::Blocked(at) => return Ok(Some(at)),
             Follower::Own => {
                 self.write(round.scratch)?;
                 return Ok(None);
             }
-            Follower::Lacks(at) => at,
+            Follower::Lacks { from, to } => (from, to),
         };
-        let Some(lacks) = round.burst.since(at, round.log) else {
+        let Some(lacks) = round.burst.between(from, to, round.log) else {
             self.abort(Disconnect::SessionFailed);
             return Ok(None);
         };
@@ -343,7 +343,7 @@ impl<S: Stream> Socket<S> {
         let next = self.outbox.advance(written, clock::now());
         if !is_all {
             self.outbox.block(clock::now());
-            return Ok(Some(at + written as u64));
+            return Ok(Some(from + written as u64));
         }
         if next == Next::Again {
             self.write(round.scratch)?;
