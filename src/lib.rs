@@ -33,6 +33,7 @@ pub mod proxy;
 pub mod service_manager;
 pub mod session;
 pub mod stats;
+pub mod sync;
 pub mod tls;
 pub mod tools;
 pub mod transport;

@@ -7,8 +7,9 @@ use std::{
 };
 
 /// Who may use whom. `*` may be used by all.
-const MAY_USE: [(&str, &[&str]); 23] = [
+const MAY_USE: [(&str, &[&str]); 24] = [
     ("clock", &[]),
+    ("sync", &[]),
     ("protocol", &[]),
     ("farm", &[]),
     ("disconnect", &[]),
@@ -16,7 +17,7 @@ const MAY_USE: [(&str, &[&str]); 23] = [
     ("membership", &["farm"]),
     ("last_rendered", &["farm"]),
     ("frame", &["farm", "protocol"]),
-    ("outbox", &["disconnect", "farm", "frame", "membership"]),
+    ("outbox", &["disconnect", "farm", "frame", "membership", "sync"]),
     ("session", &["disconnect", "farm", "frame", "protocol", "stats"]),
     ("stats", &["disconnect", "farm"]),
     ("interest", &["farm"]),

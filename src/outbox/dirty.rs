@@ -3,18 +3,13 @@
 //! Whoever adds to an outbox that nobody looks after puts its slot on the list of its worker. A worker takes its whole list
 //! at once, so while it flushes, any number of broadcasts cost one list entry a client and at most one wake.
 
-use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
-    },
-    time::Instant,
-};
-
-use tokio::sync::Notify;
+use std::{sync::Arc, time::Instant};
 
 use super::Log;
-use crate::disconnect::Disconnect;
+use crate::{
+    disconnect::Disconnect,
+    sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Notify, Ordering, PoisonError},
+};
 
 /// How far publishing may run ahead of flushing, in bytes of distinct frames. More would only fill memory: a worker that
 /// comes around writes at most 256 KiB to a client at once.

@@ -1,15 +1,13 @@
 //! The broadcasts of the room that nearly everyone is in, kept once for all outboxes that follow them.
 
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use super::{MAX_WORKERS, Seq, WorkerId};
-use crate::{frame::Frame, membership::Member};
+use crate::{
+    frame::Frame,
+    membership::Member,
+    sync::{AtomicU64, Mutex, MutexGuard, Ordering, PoisonError},
+};
 
 /// A place in the log: bytes of all frames before it.
 pub type Position = u64;

@@ -7,7 +7,7 @@ mod log;
 mod queue;
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,7 +16,12 @@ pub use self::{
     dirty::{Home, Marks, WorkerId, Workers},
     log::{Burst, Log, Position},
 };
-use crate::{disconnect::Disconnect, frame::Frame, membership::Member};
+use crate::{
+    disconnect::Disconnect,
+    frame::Frame,
+    membership::Member,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 /// How much may wait for a client that does not read. A client that reads is never held to it.
 #[derive(Debug, Clone, Copy)]
