@@ -284,6 +284,8 @@ impl<S: Stream> Socket<S> {
     fn end(&self, reason: Disconnect) {
         if !matches!(self.phase.get(), Phase::Ended(_)) {
             self.phase.set(Phase::Ended(reason));
+            // At once: the log may be forgetting already what a follower that failed did not take.
+            self.outbox.drop_all(reason);
             if let Some(reader) = self.reader.borrow_mut().take() {
                 reader.wake();
             }
@@ -421,10 +423,6 @@ impl<S: Stream> Socket<S> {
 
 impl<S: Stream> Carrier for Socket<S> {
     fn flush_log(&self, round: &mut Round<'_>) -> Option<Position> {
-        if let Phase::Ended(reason) = self.phase.get() {
-            self.outbox.drop_all(reason);
-            return None;
-        }
         if !self.unsent.borrow().is_empty() {
             self.flush(round.scratch);
             return None;
@@ -480,5 +478,82 @@ struct MarkSlot {
 impl Wake for MarkSlot {
     fn wake(self: Arc<Self>) {
         self.workers.mark(self.home);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix::Actor;
+
+    use super::*;
+    use crate::{
+        actors::{Chat, RoomRegistry},
+        outbox::{Burst, Limits, Taker},
+        session::Rules,
+        stats::Stats,
+    };
+
+    fn hub() -> Arc<Hub> {
+        let (workers, stats) = (Arc::new(Workers::new()), Stats::leak(clock::now()));
+        let outbox_limits = Limits { bytes: 100, age: Duration::from_secs(10), lag: Duration::from_secs(1) };
+        let registry = RoomRegistry::new(workers.clone(), None, outbox_limits, stats).start();
+        let chat = Chat::new(registry.clone(), stats).start();
+        let rules = Rules {
+            default_rooms: Vec::new(),
+            ping_interval: Duration::from_secs(25),
+            ping_timeout: Duration::from_secs(60),
+            max_rooms: 1,
+            max_packets: 1,
+            max_messages_per_second: 1,
+            max_chats_per_second: 1,
+            max_chat: 1,
+        };
+        Arc::new(Hub { registry, chat, workers, rules, outbox_limits, interest: None, stats })
+    }
+
+    /// A stream whose peer is gone, which shows when it is written to.
+    struct Gone;
+
+    impl AsyncRead for Gone {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Gone {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl Stream for Gone {
+        fn forget_unsent(&self) {}
+    }
+
+    /// Its task may be busy with its session, and see the end only after the log has forgotten what this one did not take.
+    #[actix_rt::test]
+    async fn who_fails_in_a_round_follows_the_log_no_longer() {
+        let hub = hub();
+        let worker = Worker::current(&hub).unwrap();
+        let opened = Opened { stream: Gone, greeting: Vec::new(), messages: Messages::new(1000) };
+        let (socket, _) = Socket::enter(&hub, &worker, opened, Arc::new(Outbox::new()));
+        let log = hub.workers.log();
+        socket.outbox.attach(socket.home, Taker::Stream);
+        socket.outbox.admit(log, 0);
+        log.append(1, &Frame::text(clock::now(), |out| out.push(b'a')));
+        let began = log.end();
+        let (burst, scratch) = (&mut Burst::default(), &mut Vec::new());
+        assert_eq!(socket.flush_log(&mut Round { log, began, burst, scratch }), None);
+        log.taken(socket.home.worker, began);
+        socket.outbox.drop_all(Disconnect::TransportClose);
+        assert_eq!(socket.outbox.phase(), outbox::Phase::Closed(Disconnect::TransportError));
     }
 }

@@ -193,10 +193,6 @@ impl Client {
 
     /// Returns where what it then still lacks of the log begins.
     fn write_log(&mut self, round: &mut Round<'_>) -> Option<Position> {
-        if let Some(reason) = self.ended {
-            self.outbox.drop_all(reason);
-            return None;
-        }
         let (from, to) = match self.outbox.follower(round.began) {
             Follower::No => return None,
             Follower::Blocked(at) => return Some(at),
