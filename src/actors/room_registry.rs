@@ -11,7 +11,7 @@ use crate::{
     farm::{Audience, Room},
     faults,
     membership::{Member, Membership},
-    outbox::{self, Log, Marks, Outbox, Push, Seq, Workers},
+    outbox::{self, Home, Log, Marks, Outbox, Push, Seq, Workers},
     stats::Stats,
 };
 
@@ -81,9 +81,15 @@ impl RoomRegistry {
         in_hand.attempts += 1;
         match &in_hand.command {
             Command::Enter(enter) => self.roster.enter(enter, &mut self.membership),
-            Command::Exit(exit) => self.roster.exit(exit.session, &mut self.membership),
+            Command::Exit(exit) => {
+                let home = self.roster.exit(exit.session, &mut self.membership);
+                home.into_iter().for_each(|home| self.workers.mark(home));
+            }
             Command::Join(join) => self.roster.join(join.session, join.room, &mut self.membership),
-            Command::Leave(leave) => self.roster.leave(leave.session, leave.room, &mut self.membership),
+            Command::Leave(leave) => {
+                let home = self.roster.leave(leave.session, leave.room, &mut self.membership);
+                home.into_iter().for_each(|home| self.workers.mark(home));
+            }
             Command::Publish(seq, publish) => {
                 let seq = *seq;
                 faults::publishing(ACTOR, publish.id.as_ref());
@@ -319,10 +325,10 @@ impl Roster {
         }
     }
 
-    fn exit(&mut self, session: SessionKey, membership: &mut Membership) {
-        if let Some(&member) = self.members.get(&session) {
-            self.remove(member, membership);
-        }
+    /// Returns the slot to mark.
+    fn exit(&mut self, session: SessionKey, membership: &mut Membership) -> Option<Home> {
+        let member = *self.members.get(&session)?;
+        self.remove(member, membership)
     }
 
     fn join(&mut self, session: SessionKey, room: Room, membership: &mut Membership) {
@@ -332,23 +338,22 @@ impl Roster {
         }
     }
 
-    fn leave(&mut self, session: SessionKey, room: Room, membership: &mut Membership) {
-        if let Some(&member) = self.members.get(&session) {
-            let seat = &mut self.seats[member as usize];
-            seat.rooms.retain(|&joined| joined != room);
-            if self.common.as_ref().is_some_and(|common| common.room == room) {
-                seat.outbox.dismiss();
-            }
-            membership.leave(member, room);
-        }
+    /// Returns the slot to mark.
+    fn leave(&mut self, session: SessionKey, room: Room, membership: &mut Membership) -> Option<Home> {
+        let member = *self.members.get(&session)?;
+        let seat = &mut self.seats[member as usize];
+        seat.rooms.retain(|&joined| joined != room);
+        membership.leave(member, room);
+        let is_common = self.common.as_ref().is_some_and(|common| common.room == room);
+        if is_common { seat.outbox.dismiss() } else { None }
     }
 
-    fn remove(&mut self, member: Member, membership: &mut Membership) {
-        if let Some(seat) = self.seats.try_remove(member as usize) {
-            self.members.remove(&seat.session);
-            seat.outbox.dismiss();
-        }
+    /// Returns the slot to mark.
+    fn remove(&mut self, member: Member, membership: &mut Membership) -> Option<Home> {
         membership.leave_all(member);
+        let seat = self.seats.try_remove(member as usize)?;
+        self.members.remove(&seat.session);
+        seat.outbox.dismiss()
     }
 
     fn outbox(&self, session: SessionKey) -> Option<&Outbox> {

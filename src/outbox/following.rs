@@ -177,9 +177,23 @@ fn who_follows_while_a_broadcast_is_pushed_gets_it_once() {
 }
 
 #[test]
+fn who_leaves_is_marked_for_what_it_lacks() {
+    let mut client = Following::new();
+    assert_eq!(client.outbox.dismiss(), None, "it lacks nothing");
+    client.outbox.admit(&client.log, 3);
+    client.broadcast("a");
+    assert_eq!(client.outbox.dismiss().map(|home| home.slot), Some(7));
+    assert_eq!(client.go_around(usize::MAX), Follower::No);
+    client.flush(usize::MAX);
+    client.assert_wire(&["a"]);
+}
+
+#[test]
 fn who_ends_or_leaves_is_nobody_to_the_log() {
     let ends: [fn(&Outbox); 2] = [
-        |outbox| outbox.dismiss(),
+        |outbox| {
+            outbox.dismiss();
+        },
         |outbox| {
             outbox.drop_all(Disconnect::TransportClose);
         },

@@ -199,9 +199,12 @@ impl Outbox {
         }
     }
 
-    /// The log is nothing to it any more; what it lacked until now it still gets.
-    pub fn dismiss(&self) {
-        self.lock().leave_log();
+    /// The log is nothing to it any more; what it lacked until now it still gets. Returns the slot to mark: whoever goes around the
+    /// log's followers passes it by from now on.
+    pub fn dismiss(&self) -> Option<Home> {
+        let mut state = self.lock();
+        state.leave_log();
+        if state.queue.is_empty() { None } else { state.mark() }
     }
 
     /// From now on `home` flushes this outbox. Returns whether something waits already.

@@ -43,7 +43,7 @@ const MAX_TIME: Duration = Duration::from_secs(60);
 
 /// Each with the number of times that a thread is made to wait where it could go on: all orders with no more are tried. Most races
 /// need one or two.
-const SCENARIOS: [(&str, usize, fn()); 16] = [
+const SCENARIOS: [(&str, usize, fn()); 17] = [
     ("push_and_flush_to_empty", 4, push_and_flush_to_empty),
     ("two_fill_one_outbox", 3, two_fill_one_outbox),
     ("a_socket_blocks_and_takes_more", 3, a_socket_blocks_and_takes_more),
@@ -51,6 +51,7 @@ const SCENARIOS: [(&str, usize, fn()); 16] = [
     ("a_follower_is_pushed_to_in_the_middle_of_a_round", 4, a_follower_is_pushed_to_in_the_middle_of_a_round),
     ("a_follower_is_answered_by_another_thread", 3, a_follower_is_answered_by_another_thread),
     ("a_follower_blocks_parts_and_follows_again", 3, a_follower_blocks_parts_and_follows_again),
+    ("a_follower_leaves_the_room", 4, a_follower_leaves_the_room),
     ("a_follower_leaves_the_room_and_comes_back", 4, a_follower_leaves_the_room_and_comes_back),
     ("a_client_is_attached_while_it_is_pushed_to", 4, a_client_is_attached_while_it_is_pushed_to),
     ("a_client_moves_from_polling_while_it_is_pushed_to", 4, a_client_moves_from_polling_while_it_is_pushed_to),
@@ -212,6 +213,20 @@ fn a_follower_blocks_parts_and_follows_again() {
     worker.flush_until(told);
     publishing.join().unwrap();
     reading.join().unwrap();
+    worker.assert_told(told);
+}
+
+/// What was told before that it still gets, though it follows no longer.
+fn a_follower_leaves_the_room() {
+    let (mut worker, mut registry) = following(&[None, None]);
+    let told: &[Told<'_>] = &[&[&["a"]], &[&["a", "bb"]]];
+    let publishing = thread::spawn(move || {
+        registry.broadcast("a");
+        registry.leave(0);
+        registry.broadcast("bb");
+    });
+    worker.flush_until(told);
+    publishing.join().unwrap();
     worker.assert_told(told);
 }
 

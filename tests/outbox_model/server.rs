@@ -98,7 +98,7 @@ impl Registry {
     }
 
     pub(crate) fn leave(&self, member: Member) {
-        self.seats[member as usize].dismiss();
+        self.seats[member as usize].dismiss().into_iter().for_each(|home| self.workers.mark(home));
     }
 }
 
