@@ -122,7 +122,9 @@ impl Worker {
         loop {
             let taken = self.workers.take(self.id, &mut dirty).await;
             if let Some(reason) = taken.close {
-                self.everyone().iter().for_each(|carrier| carrier.close(reason));
+                self.everyone().iter().for_each(|carrier| {
+                    alone(&**carrier, |carrier| carrier.close(reason));
+                });
             }
             for slice in dirty.chunks(SLICE) {
                 for &slot in slice {
@@ -195,4 +197,51 @@ fn alone<R>(carrier: &dyn Carrier, work: impl FnOnce(&dyn Carrier) -> R) -> Opti
         carrier.abort(Disconnect::SessionFailed);
     }
     done.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// Fails when it is closed, or notes that it was.
+    struct Closing(Option<Rc<Cell<bool>>>);
+
+    impl Carrier for Closing {
+        fn flush(&self, _: &mut Vec<u8>) {}
+
+        fn flush_log(&self, _: &mut Round<'_>) -> Option<Position> {
+            None
+        }
+
+        fn sweep(&self, _: Instant) {}
+
+        fn close(&self, _: Disconnect) {
+            self.0.as_ref().expect("it fails on purpose").set(true);
+        }
+
+        fn abort(&self, _: Disconnect) {}
+    }
+
+    #[actix_rt::test]
+    async fn a_connection_that_fails_to_close_leaves_the_others_their_flusher() {
+        let workers = Arc::new(Workers::new());
+        let worker = Rc::new(Worker {
+            id: workers.claim().unwrap(),
+            workers: workers.clone(),
+            stats: Stats::leak(clock::now()),
+            slots: RefCell::new(Slab::new()),
+            read_buffer: RefCell::new(Box::default()),
+        });
+        let was_closed = Rc::new(Cell::new(false));
+        for carrier in [Closing(None), Closing(Some(was_closed.clone()))] {
+            worker.enter(worker.reserve(), Rc::new(carrier));
+        }
+        let flusher = actix_rt::spawn(worker.flush_dirty());
+        workers.close_all(Disconnect::ServerShutdown);
+        tokio::task::yield_now().await;
+        assert!(was_closed.get());
+        assert!(!flusher.is_finished());
+    }
 }
