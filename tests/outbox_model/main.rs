@@ -35,7 +35,7 @@ mod sync;
 use self::{
     disconnect::Disconnect,
     outbox::{Home, Limits, Taker, Workers},
-    server::{LIMITS, Registry, Worker, block_on, frame as text_frame, send, texts},
+    server::{LIMITS, Registry, Worker, block_on, close, frame as text_frame, send, texts},
 };
 
 /// A scenario that takes longer is too big.
@@ -43,7 +43,7 @@ const MAX_TIME: Duration = Duration::from_secs(60);
 
 /// Each with the number of times that a thread is made to wait where it could go on: all orders with no more are tried. Most races
 /// need one or two.
-const SCENARIOS: [(&str, usize, fn()); 17] = [
+const SCENARIOS: [(&str, usize, fn()); 18] = [
     ("push_and_flush_to_empty", 4, push_and_flush_to_empty),
     ("two_fill_one_outbox", 3, two_fill_one_outbox),
     ("a_socket_blocks_and_takes_more", 3, a_socket_blocks_and_takes_more),
@@ -56,6 +56,7 @@ const SCENARIOS: [(&str, usize, fn()); 17] = [
     ("a_client_is_attached_while_it_is_pushed_to", 4, a_client_is_attached_while_it_is_pushed_to),
     ("a_client_moves_from_polling_while_it_is_pushed_to", 4, a_client_moves_from_polling_while_it_is_pushed_to),
     ("an_outbox_is_closed", 3, an_outbox_is_closed),
+    ("all_are_closed", 4, all_are_closed),
     ("an_outbox_is_dropped", 3, an_outbox_is_dropped),
     ("a_client_that_does_not_read_is_evicted", 4, a_client_that_does_not_read_is_evicted),
     ("two_workers_share_the_log", 3, two_workers_share_the_log),
@@ -202,12 +203,13 @@ fn a_follower_is_answered_by_another_thread() {
 /// It parts from the log when it is blocked for a round, is pushed to, and follows again.
 fn a_follower_blocks_parts_and_follows_again() {
     let (mut worker, mut registry) = following(&[Some(1), None]);
-    let told: &[Told<'_>] = &[&[&["a", "bb", "ccc"]], &[&["a", "bb", "ccc"]]];
+    let told: &[Told<'_>] = &[&[&["a", "bb", "x", "ccc"]], &[&["a", "bb", "ccc"]]];
     let (workers, pipe, home) = (worker.workers.clone(), worker.clients[0].pipe.clone(), worker.home(0));
     let publishing = thread::spawn(move || {
-        for text in ["a", "bb", "ccc"] {
-            registry.broadcast(text);
-        }
+        registry.broadcast("a");
+        registry.broadcast("bb");
+        registry.broadcast_to(&[0], "x");
+        registry.broadcast("ccc");
     });
     let reading = thread::spawn(move || pipe.drain(&workers, home));
     worker.flush_until(told);
@@ -285,13 +287,24 @@ fn an_outbox_is_closed() {
         registry.broadcast_to(&[0], "bb");
         registry.broadcast("ccc");
     });
-    let closing = thread::spawn(move || {
-        outbox.close(Disconnect::ServerShutdown).into_iter().for_each(|home| workers.mark(home));
-    });
+    let closing = thread::spawn(move || close(&workers, &outbox, Disconnect::ServerShutdown));
     worker.flush_until_ended(0);
     closing.join().unwrap();
     publishing.join().unwrap();
     assert_beginning(&texts(&worker.clients[0].wire), &["a", "bb", "ccc"]);
+}
+
+/// As the server does when it stops: what was published before is written.
+fn all_are_closed() {
+    let (mut worker, mut registry) = following(&[None, None]);
+    let publishing = thread::spawn(move || {
+        registry.broadcast("a");
+        registry.broadcast_to(&[1], "bb");
+        registry.workers.close_all(Disconnect::ServerShutdown);
+    });
+    (0..2).for_each(|slot| worker.flush_until_ended(slot));
+    publishing.join().unwrap();
+    worker.assert_told(&[&[&["a"]], &[&["a", "bb"]]]);
 }
 
 /// Whoever drops it, the worker sees that.

@@ -110,6 +110,11 @@ pub(crate) fn send(workers: &Workers, outbox: &Outbox, text: &str) {
     }
 }
 
+/// From any thread, once what waits is sent.
+pub(crate) fn close(workers: &Workers, outbox: &Outbox, reason: Disconnect) {
+    outbox.close(reason).into_iter().for_each(|home| workers.mark(home));
+}
+
 /// A socket's buffer.
 pub(crate) struct Pipe {
     state: Mutex<Room>,
@@ -273,6 +278,9 @@ impl Worker {
     /// Once, when there is something to do.
     fn flush(&mut self, slots: &mut Vec<u32>) {
         let taken = block_on(self.workers.take(self.id, slots));
+        if let Some(reason) = taken.close {
+            self.clients.iter().for_each(|client| close(&self.workers, &client.outbox, reason));
+        }
         slots.iter().for_each(|&slot| self.clients[slot as usize].write());
         if taken.log {
             self.go_around();
