@@ -5,13 +5,19 @@ mod dirty;
 mod following;
 mod log;
 mod queue;
+mod state;
+#[cfg(test)]
+mod tests;
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use self::{dirty::MAX_WORKERS, queue::Queue};
+use self::{
+    dirty::MAX_WORKERS,
+    state::{Attention, Place, State},
+};
 pub use self::{
     dirty::{Home, Marks, WorkerId, Workers},
     log::{Burst, Log, Position},
@@ -61,17 +67,6 @@ pub struct Outbox {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Clone)]
-struct State {
-    queue: Queue,
-    last_seq: Seq,
-    home: Option<Home>,
-    taker: Taker,
-    attention: Attention,
-    phase: Phase,
-    place: Place,
-}
-
 /// What takes the frames to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taker {
@@ -79,27 +74,6 @@ pub enum Taker {
     Polls,
     /// A socket, that can be written whenever something is there: so its outbox may follow the log.
     Stream,
-}
-
-/// Where the client is towards the log.
-#[derive(Debug, Clone)]
-enum Place {
-    Outside,
-    /// Each broadcast to the log is pushed here.
-    Apart(Arc<Log>, Member),
-    /// It takes broadcasts from the log, and has what is before the position.
-    Following(Arc<Log>, Member, Position),
-}
-
-/// Who will look at the queue next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Attention {
-    /// Nobody: who adds something must mark the home slot.
-    Idle,
-    /// The flusher: the slot is on its list.
-    Marked,
-    /// The transport, once it can send again: it marks the slot itself then.
-    Blocked,
 }
 
 /// Whether an outbox takes and gives anything.
@@ -156,17 +130,7 @@ pub enum Waiting {
 impl Outbox {
     /// An empty outbox that nobody flushes yet.
     pub fn new() -> Self {
-        Self {
-            state: Mutex::new(State {
-                queue: Queue::default(),
-                last_seq: 0,
-                home: None,
-                taker: Taker::Polls,
-                attention: Attention::Idle,
-                phase: Phase::Open,
-                place: Place::Outside,
-            }),
-        }
+        Self { state: Mutex::new(State::new()) }
     }
 
     /// Adds a broadcast. A client that is blocked and over the limits is evicted instead.
@@ -367,251 +331,4 @@ pub enum Next {
     Done,
     /// There is more to write, or the transport shall end.
     Again,
-}
-
-impl State {
-    /// Takes what it lacks of the log into its own queue, and follows on from the log's end.
-    fn catch_up(&mut self) {
-        let Self { place: Place::Following(log, _, at), queue, last_seq, .. } = self else { return };
-        if *at == log.end() {
-            return;
-        }
-        match log.since(*at, |frame, written| queue.resume(frame, written)) {
-            Some(newest) => (*at, *last_seq) = (newest.end, newest.seq.max(*last_seq)),
-            None => self.lose(),
-        }
-    }
-
-    /// Takes what it lacks of the log into its own queue, and follows no longer.
-    fn part(&mut self) {
-        let Self { place: Place::Following(log, member, at), queue, last_seq, home: Some(home), .. } = self else {
-            return;
-        };
-        let newest = log.part(*at, *member, home.worker, |frame, written| queue.resume(frame, written));
-        self.place = Place::Apart(log.clone(), *member);
-        match newest {
-            Some(newest) => *last_seq = newest.seq.max(*last_seq),
-            None => self.lose(),
-        }
-    }
-
-    fn leave_log(&mut self) {
-        self.part();
-        if let Place::Apart(log, member) = std::mem::replace(&mut self.place, Place::Outside) {
-            log.dismiss(member);
-        }
-    }
-
-    /// Follows the log from here, if it may and has all that was pushed to it.
-    fn follow(&mut self) {
-        if self.taker == Taker::Stream
-            && self.queue.is_empty()
-            && self.attention != Attention::Blocked
-            && let (Place::Apart(log, member), Some(home)) = (&self.place, self.home)
-        {
-            let end = log.follow(*member, home.worker);
-            self.place = Place::Following(log.clone(), *member, end);
-        }
-    }
-
-    /// Something it lacks is forgotten. It must not miss that silently: the next sweep drops it, and it comes back.
-    fn lose(&mut self) {
-        debug_assert!(false, "the log keeps what a follower lacks");
-        self.evict(Disconnect::SessionFailed);
-    }
-
-    fn push(&mut self, frame: &Arc<Frame>, limits: &Limits) -> Push {
-        if self.phase != Phase::Open {
-            return Push::Dropped;
-        }
-        if self.attention == Attention::Blocked {
-            return self.push_to_blocked(frame, limits);
-        }
-        self.queue.push(frame.clone());
-        match self.mark() {
-            Some(home) => Push::QueuedUnseen(home),
-            None => Push::Queued,
-        }
-    }
-
-    /// Only a client that does not read is held to the limits: what waits for one that does waits for us.
-    fn push_to_blocked(&mut self, frame: &Arc<Frame>, limits: &Limits) -> Push {
-        let now = frame.published();
-        // A client that polls may have been blocked with nothing to take.
-        self.queue.blocked(now);
-        let lags = self.queue.age(now) > limits.lag;
-        let coalesced = lags && self.queue.replace(frame);
-        if !coalesced {
-            self.queue.push(frame.clone());
-        }
-        let stalls = self.queue.took_nothing_for(now) > limits.lag;
-        let max_bytes = if stalls { limits.bytes } else { limits.bytes.saturating_mul(READER_SHARE) };
-        if self.queue.bytes() > max_bytes || self.queue.waited(now) > limits.age {
-            return Push::Evicted(self.evict(Disconnect::TooSlow));
-        }
-        if coalesced { Push::Coalesced } else { Push::Queued }
-    }
-
-    /// The slot to mark, if nobody looks after this queue.
-    fn mark(&mut self) -> Option<Home> {
-        if self.attention != Attention::Idle {
-            return None;
-        }
-        let home = self.home?;
-        self.attention = Attention::Marked;
-        Some(home)
-    }
-
-    /// A closed outbox is looked at once more by the flusher, blocked or not.
-    fn evict(&mut self, reason: Disconnect) -> Option<Home> {
-        if matches!(self.phase, Phase::Closed(_)) {
-            return None;
-        }
-        self.leave_log();
-        self.phase = Phase::Closed(reason);
-        self.queue = Queue::default();
-        self.attention = Attention::Marked;
-        self.home
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock;
-
-    const ROOM: BodyRoom = BodyRoom { bytes: 8, packets: 2 };
-    const LIMITS: Limits = Limits { bytes: 100, age: Duration::from_secs(10), lag: Duration::from_secs(1) };
-
-    fn frame(published: Instant, text: &str) -> Arc<Frame> {
-        Frame::text(published, |out| out.extend_from_slice(text.as_bytes()))
-    }
-
-    fn attached(workers: &Workers) -> (Outbox, Home) {
-        let home = Home { worker: workers.claim().unwrap(), slot: 7 };
-        let outbox = Outbox::new();
-        assert!(!outbox.attach(home, Taker::Stream));
-        (outbox, home)
-    }
-
-    #[test]
-    fn a_broadcast_is_taken_once() {
-        let outbox = Outbox::new();
-        let now = clock::now();
-        assert_eq!(outbox.push(1, &frame(now, "a"), &LIMITS), Push::Queued);
-        assert_eq!(outbox.push(1, &frame(now, "a"), &LIMITS), Push::Dropped);
-        assert_eq!(outbox.push(3, &frame(now, "c"), &LIMITS), Push::Queued);
-        assert_eq!(outbox.push(2, &frame(now, "b"), &LIMITS), Push::Dropped);
-        let mut written = Vec::new();
-        assert_eq!(outbox.copy_to(&mut written, 100), Waiting::Frames);
-        assert_eq!(written, b"\x81\x01a\x81\x01c");
-    }
-
-    #[test]
-    fn its_slot_is_marked_once_until_it_is_empty() {
-        let (outbox, home) = attached(&Workers::new());
-        let now = clock::now();
-        assert_eq!(outbox.push(1, &frame(now, "a"), &LIMITS), Push::QueuedUnseen(home));
-        assert_eq!(outbox.push(2, &frame(now, "b"), &LIMITS), Push::Queued);
-        assert_eq!(outbox.copy_to(&mut Vec::new(), 100), Waiting::Frames);
-        assert_eq!(outbox.push(3, &frame(now, "c"), &LIMITS), Push::Queued);
-        assert_eq!(outbox.advance(6, now), Next::Again);
-        assert_eq!(outbox.advance(3, now), Next::Done);
-        assert_eq!(outbox.push(4, &frame(now, "d"), &LIMITS), Push::QueuedUnseen(home));
-    }
-
-    #[test]
-    fn who_reads_is_never_evicted_and_who_does_not_is() {
-        let (outbox, home) = attached(&Workers::new());
-        let now = clock::now();
-        let long = frame(now, &"x".repeat(90));
-        assert_eq!(outbox.push(1, &long, &LIMITS), Push::QueuedUnseen(home));
-        assert_eq!(outbox.push(2, &long, &LIMITS), Push::Queued, "the flusher has not come by yet");
-        outbox.advance(92, now);
-        outbox.block(now);
-        let later = now + LIMITS.lag;
-        assert_eq!(outbox.push(3, &frame(later, "too much"), &LIMITS), Push::Queued, "it took something a second ago");
-        let later = later + Duration::from_millis(1);
-        assert_eq!(outbox.push(4, &frame(later, "x"), &LIMITS), Push::Evicted(Some(home)));
-        assert_eq!(outbox.push(5, &frame(later, "x"), &LIMITS), Push::Dropped);
-        assert_eq!(outbox.copy_to(&mut Vec::new(), 100), Waiting::Drop(Disconnect::TooSlow));
-        assert_eq!(outbox.backlog(), 0);
-    }
-
-    #[test]
-    fn who_reads_slowly_is_bounded_too() {
-        let (outbox, home) = attached(&Workers::new());
-        let now = clock::now();
-        let long = frame(now, &"x".repeat(98));
-        outbox.push(1, &long, &LIMITS);
-        outbox.block(now);
-        for seq in 2..=READER_SHARE as Seq {
-            assert_eq!(outbox.push(seq, &long, &LIMITS), Push::Queued);
-        }
-        assert_eq!(outbox.push(100, &long, &LIMITS), Push::Evicted(Some(home)));
-    }
-
-    #[test]
-    fn who_takes_nothing_for_too_long_is_evicted() {
-        let (outbox, home) = attached(&Workers::new());
-        let now = clock::now();
-        outbox.push(1, &frame(now, "a"), &LIMITS);
-        outbox.block(now);
-        assert_eq!(outbox.evict_overdue(now + LIMITS.age, &LIMITS), None);
-        assert_eq!(outbox.evict_overdue(now + LIMITS.age + Duration::from_millis(1), &LIMITS), Some(home));
-    }
-
-    #[test]
-    fn who_polls_is_blocked_between_two_polls() {
-        let (outbox, home) = attached(&Workers::new());
-        let now = clock::now();
-        let poll = |now| {
-            let mut body = Vec::new();
-            (outbox.take_polling(&mut body, ROOM, now), String::from_utf8(body).unwrap())
-        };
-        assert_eq!(poll(now), (Waiting::Nothing, String::new()));
-        assert_eq!(outbox.push(1, &frame(now, "6aa"), &LIMITS), Push::QueuedUnseen(home), "a poll waits");
-        assert_eq!(poll(now), (Waiting::Frames, "3:6aa".to_owned()));
-        for (seq, text) in [(2, "6bbbbbbbbb"), (3, "6c"), (4, "6d"), (5, "6e")] {
-            assert_eq!(outbox.push(seq, &frame(now, text), &LIMITS), Push::Queued);
-        }
-        assert_eq!(poll(now), (Waiting::Frames, "10:6bbbbbbbbb".to_owned()), "one at least");
-        assert_eq!(poll(now), (Waiting::Frames, "2:6c2:6d".to_owned()));
-        let later = now + LIMITS.age + Duration::from_millis(1);
-        assert_eq!(outbox.evict_overdue(now + LIMITS.age, &LIMITS), None);
-        assert_eq!(outbox.evict_overdue(later, &LIMITS), Some(home));
-    }
-
-    #[test]
-    fn who_does_not_come_back_is_overdue_from_the_first_that_waits() {
-        let (outbox, home) = attached(&Workers::new());
-        let now = clock::now();
-        outbox.push(1, &frame(now, "6"), &LIMITS);
-        outbox.take_polling(&mut Vec::new(), ROOM, now);
-        let much_later = now + LIMITS.age * 3;
-        assert_eq!(outbox.evict_overdue(much_later, &LIMITS), None, "nothing waits");
-        assert_eq!(outbox.push(2, &frame(much_later, "6"), &LIMITS), Push::Queued);
-        assert_eq!(outbox.evict_overdue(much_later + LIMITS.age * 2, &LIMITS), Some(home));
-    }
-
-    #[test]
-    fn what_waits_is_sent_before_it_closes() {
-        let (outbox, _) = attached(&Workers::new());
-        let now = clock::now();
-        outbox.push(1, &frame(now, "a"), &LIMITS);
-        assert_eq!(outbox.close(Disconnect::ServerShutdown), None, "its slot is marked already");
-        assert_eq!(outbox.push(2, &frame(now, "b"), &LIMITS), Push::Dropped);
-        assert_eq!(outbox.copy_to(&mut Vec::new(), 100), Waiting::Frames);
-        assert_eq!(outbox.advance(3, now), Next::Again);
-        assert_eq!(outbox.copy_to(&mut Vec::new(), 100), Waiting::Close(Disconnect::ServerShutdown));
-    }
-
-    #[test]
-    fn what_was_pushed_before_there_was_a_home_waits_for_it() {
-        let workers = Workers::new();
-        let home = Home { worker: workers.claim().unwrap(), slot: 0 };
-        let outbox = Outbox::new();
-        assert_eq!(outbox.push(1, &frame(clock::now(), "a"), &LIMITS), Push::Queued);
-        assert!(outbox.attach(home, Taker::Stream));
-    }
 }
