@@ -209,6 +209,7 @@ fn transport_options(options: &Options, secrets: &Secrets) -> transport::Options
         max_head: options.max_head,
         max_message: options.max_message,
         handshake_timeout: options.handshake_timeout,
+        keep_alive: options.keep_alive,
         proxy: options.manager.clone().map(|manager| Proxy::new(manager, certificate.is_some())),
         auth: options.auth_url.clone().map(|url| Auth { url, timeout: options.auth_timeout }),
         tls: certificate.map(|certificate| Acceptor::new(certificate, options.handshake_timeout)),

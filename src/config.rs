@@ -104,9 +104,13 @@ pub struct Options {
     #[arg(long, value_name = "TIME", env = "WEBUPDATES_PING_TIMEOUT", default_value = "60s", value_parser = positive_duration)]
     pub ping_timeout: Duration,
 
-    /// How long a browser's request may take to arrive
+    /// How long a browser's request may take to arrive, without its body; a slower one is answered with 408
     #[arg(long, value_name = "TIME", env = "WEBUPDATES_HANDSHAKE_TIMEOUT", default_value = "5s", value_parser = positive_duration)]
     pub handshake_timeout: Duration,
+
+    /// How long a browser's HTTP connection may be idle between two requests; then it is closed
+    #[arg(long, value_name = "TIME", env = "WEBUPDATES_KEEP_ALIVE", default_value = "5s", value_parser = positive_duration)]
+    pub keep_alive: Duration,
 
     /// Browsers that may be connected; more are refused with 503
     #[arg(long, value_name = "N", env = "WEBUPDATES_MAX_SESSIONS", default_value_t = 50_000, value_parser = at_least_one())]

@@ -144,6 +144,8 @@ pub enum Refused {
     TooManySessionsPerAddress,
     /// From a browser: the head of its request is too big.
     HeadTooLarge,
+    /// From a browser: the head of its request takes too long to come.
+    HeadTooSlow,
     /// From a browser: a subscription to one room more than it may be in.
     TooManyRooms,
     /// From a browser: more chat messages a second than it may send.
@@ -153,7 +155,7 @@ pub enum Refused {
 }
 
 impl Refused {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::BadJson,
         Self::InvalidEvent,
         Self::Unauthorized,
@@ -168,6 +170,7 @@ impl Refused {
         Self::AuthUnavailable,
         Self::TooManySessionsPerAddress,
         Self::HeadTooLarge,
+        Self::HeadTooSlow,
         Self::TooManyRooms,
         Self::TooManyChats,
         Self::ChatTooLong,
@@ -189,6 +192,7 @@ impl Refused {
             Self::AuthUnavailable => "auth-unavailable",
             Self::TooManySessionsPerAddress => "too-many-sessions-per-address",
             Self::HeadTooLarge => "head-too-large",
+            Self::HeadTooSlow => "head-too-slow",
             Self::TooManyRooms => "too-many-rooms",
             Self::TooManyChats => "too-many-chats",
             Self::ChatTooLong => "chat-too-long",

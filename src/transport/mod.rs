@@ -4,6 +4,7 @@ mod addresses;
 mod auth;
 mod frames;
 mod handshake;
+mod pace;
 mod polling;
 mod upgrade;
 mod websocket;
@@ -20,12 +21,12 @@ use std::{
 
 use actix_codec::Framed;
 use actix_http::{
-    ConnectionType, HttpService, Protocol, Request, RequestHead, Response, StatusCode, body::BodySize,
+    ConnectionType, HttpService, KeepAlive, Protocol, Request, RequestHead, Response, StatusCode, body::BodySize,
     error::DispatchError, h1, header, ws,
 };
 use actix_rt::net::TcpStream;
 use actix_server::Server;
-use actix_service::{ServiceFactory, ServiceFactoryExt as _, fn_service, map_config};
+use actix_service::{Service as _, ServiceFactory, ServiceFactoryExt as _, apply_fn_factory, fn_service, map_config};
 use actix_web::{
     App, HttpResponse,
     body::MessageBody,
@@ -47,6 +48,7 @@ use self::{
     auth::Guard,
     frames::Messages,
     handshake::Refusal,
+    pace::{Pace, Paced},
     polling::{Pollers, Probe, ProbeError},
     websocket::{Opened, Stream},
     worker::Worker,
@@ -55,7 +57,7 @@ use crate::{
     actors::Hub,
     protocol::{HandshakeError, HandshakeQuery, TransportName},
     proxy::{self, Proxy, Upstream},
-    stats::Source,
+    stats::{Refused, Source},
     tls::{Acceptor, accept_plain},
 };
 
@@ -82,6 +84,8 @@ pub struct Options {
     pub max_message: usize,
     /// How long a request's head may take to arrive.
     pub handshake_timeout: Duration,
+    /// How long a connection may be idle between two requests.
+    pub keep_alive: Duration,
     /// Opens TLS; without it browsers come over plain TCP.
     pub tls: Option<Acceptor>,
     /// Who is asked whether a browser may come in; without it all may.
@@ -133,7 +137,7 @@ pub fn serve(hub: Arc<Hub>, options: Options, listener: TcpListener) -> io::Resu
     Ok(server.run())
 }
 
-/// What serves a connection once it is open.
+/// What serves a connection once it is open, for as long as it keeps pace.
 fn http<S: Stream>(
     door: &Arc<Door>,
 ) -> impl ServiceFactory<
@@ -157,16 +161,28 @@ fn http<S: Stream>(
         Some(upstream) => app.app_data(upstream).default_service(web::to(proxy::forward)),
         None => app.default_service(web::to(HttpResponse::NotFound)),
     };
+    let limits = pace::Limits { head: door.options.handshake_timeout, idle: door.options.keep_alive };
+    let stats = door.hub.stats;
     let door = door.clone();
-    HttpService::build()
-        .client_request_timeout(door.options.handshake_timeout)
+    let http = HttpService::build()
+        // Both are looked after in `pace`.
+        .client_request_timeout(Duration::ZERO)
+        .keep_alive(KeepAlive::Os)
+        .on_connect_ext(|stream: &Paced<S>, data| drop(data.insert(stream.pace().clone())))
         // A browser that closes its end is gone, and so is the session of its waiting poll; nor does the Manager have to
         // answer it any more.
         .h1_allow_half_closed(false)
-        .upgrade(fn_service(move |(request, framed): (Request, Framed<S, h1::Codec>)| {
+        .upgrade(fn_service(move |(request, framed): (Request, Framed<Paced<S>, h1::Codec>)| {
+            let framed = framed.into_map_io(Paced::into_inner);
             upgrade(door.clone(), guard.clone(), upstream.clone(), request, framed)
         }))
-        .finish(map_config(app, |_| AppConfig::default()))
+        .finish(map_config(app, |_| AppConfig::default()));
+    apply_fn_factory(http, move |(stream, protocol, peer), http| {
+        let stream = Paced::new(stream);
+        let pace = stream.pace().clone();
+        let too_slow = || stats.refused(Refused::HeadTooSlow).add(1);
+        pace::keep(pace, limits, too_slow, http.call((stream, protocol, peer)))
+    })
 }
 
 /// Turns away what no request of ours or the Manager's needs.
@@ -175,13 +191,16 @@ async fn check(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     let door = request.app_data::<web::Data<Door>>().expect("the door is part of the app");
+    let pace = request.conn_data::<Rc<Pace>>().expect("every connection has one");
+    let answering = pace.answer();
     if let Err(refusal) = handshake::check_size(request.head(), door.options.max_head) {
         let mut response = polling::refuse(door, refusal);
         // What its body holds is not waited for.
         response.head_mut().set_connection_type(ConnectionType::Close);
-        return Ok(request.into_response(response));
+        return Ok(request.into_response(response).map_body(|_, body| answering.until_the_end_of(body)));
     }
-    Ok(next.call(request).await?.map_into_boxed_body())
+    let response = next.call(request).await?.map_into_boxed_body();
+    Ok(response.map_body(|_, body| answering.until_the_end_of(body)))
 }
 
 /// Green while the registry answers, also while the Manager is away.

@@ -1,9 +1,15 @@
 //! Each limit: what who goes over it is told, and where it is counted.
 
+use std::time::Duration;
+
+use flamenco_webupdates::clock;
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 
-use crate::server::{Answer, Browser, Connection, DEADLINE, Server, UPGRADE, WEBSOCKET};
+use crate::{
+    metrics::JOB,
+    server::{Answer, Browser, Connection, DEADLINE, Server, UPGRADE, WEBSOCKET},
+};
 
 const POLLING: &str = "/socket.io/?EIO=3&transport=polling";
 
@@ -91,6 +97,70 @@ async fn the_head_of_a_request() {
     }
     server.until_refused("head-too-large", 6).await;
     assert_eq!(server.stats().await["sessions"]["total"], 0);
+}
+
+/// Of the first request of a connection, or a later one; in small pieces, or not at all.
+#[tokio::test]
+async fn the_time_for_a_head() {
+    let limit = Duration::from_millis(500);
+    let server = Server::start(&["--handshake-timeout", "500ms", "--keep-alive", "1m"]);
+    let mut browser = Browser::connect(server.browsers).await;
+    for (before, begin) in [(0, ""), (0, "G"), (1, "G"), (2, "GET /healthz HTTP/1.1\r\n")] {
+        let mut connection = Connection::open(server.browsers).await;
+        for _ in 0..before {
+            assert_eq!(connection.get("/healthz", &[]).await.status, 200);
+            // What passes between two requests is not counted.
+            tokio::time::sleep(limit * 3 / 2).await;
+        }
+        let begun = clock::now();
+        connection.stream.write_all(begin.as_bytes()).await.unwrap();
+        let answer = loop {
+            if !begin.is_empty() {
+                // It may be closed already.
+                let _ = connection.stream.write_all(b"x").await;
+            }
+            if let Ok(answer) = tokio::time::timeout(limit / 10, connection.answer()).await {
+                break answer.unwrap();
+            }
+            assert!(clock::now() - begun < DEADLINE, "it waits without end");
+        };
+        assert_eq!(told(&answer), (408, "the request takes too long to come"), "{before} {begin:?}");
+        let took = clock::now() - begun;
+        assert!(took > limit * 9 / 10 && took < limit * 4, "{before} {begin:?}: after {took:?}");
+        assert!(connection.is_closed().await);
+    }
+    server.until_refused("head-too-slow", 4).await;
+    browser.send("2still there").await;
+    assert_eq!(browser.next().await.unwrap(), "3still there");
+}
+
+#[tokio::test]
+async fn idle_connections() {
+    let limit = Duration::from_millis(500);
+    let server = Server::start(&["--keep-alive", "500ms", "--handshake-timeout", "1m"]);
+    let mut browser = Browser::connect(server.browsers).await;
+    let sid = poll(&server, &[]).await.unwrap();
+    let mut waiting = Connection::open(server.browsers).await;
+    let target = format!("GET {POLLING}&sid={sid} HTTP/1.1\r\nhost: farm\r\n\r\n");
+    waiting.stream.write_all(target.as_bytes()).await.unwrap();
+
+    // The second one has not sent all of its body, which nobody reads.
+    let unfinished = "POST /nowhere HTTP/1.1\r\nhost: farm\r\ntransfer-encoding: chunked\r\n\r\n5\r\nx";
+    for (request, status) in [("GET /healthz HTTP/1.1\r\nhost: farm\r\n\r\n", 200), (unfinished, 404)] {
+        let mut connection = Connection::open(server.browsers).await;
+        assert_eq!(connection.get("/healthz", &[]).await.status, 200);
+        tokio::time::sleep(limit / 2).await;
+        assert_eq!(connection.request(request).await.unwrap().status, status);
+        let answered = clock::now();
+        assert!(connection.is_closed().await);
+        let took = clock::now() - answered;
+        assert!(took > limit * 9 / 10 && took < limit * 4, "{status}: after {took:?}");
+    }
+    browser.send("2still there").await;
+    assert_eq!(browser.next().await.unwrap(), "3still there");
+    server.publish(JOB).await;
+    assert_eq!(waiting.answer().await.unwrap().status, 200, "who waits for an answer is not idle");
+    server.until_refused("head-too-slow", 0).await;
 }
 
 /// Headers without end, many small ones and one big one: memory stays bounded, and it ends.

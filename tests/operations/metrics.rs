@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::server::{Browser, DEADLINE, Server};
 
-const JOB: &str = r#"{"type":"job-update","payload":{"id":"4b2c1f0e-7c3f-4f0f-9a53-2f6d1b7f6c21","name":"shot","updated":"2026-11-23T08:00:00Z","status":"active","type":"render","priority":50,"refresh_tasks":false}}"#;
+pub(crate) const JOB: &str = r#"{"type":"job-update","payload":{"id":"4b2c1f0e-7c3f-4f0f-9a53-2f6d1b7f6c21","name":"shot","updated":"2026-11-23T08:00:00Z","status":"active","type":"render","priority":50,"refresh_tasks":false}}"#;
 
 /// A scrape: each line that is no comment, name and labels before the value.
 pub(crate) async fn scrape(server: &Server) -> BTreeMap<String, f64> {

@@ -165,6 +165,16 @@ async fn who_does_not_open_tls_is_closed_and_hurts_nobody() {
 }
 
 #[actix_rt::test]
+async fn a_head_may_not_take_long_over_tls_either() {
+    let secure = Secure::start(&["--handshake-timeout", "1s", "--keep-alive", "1m"]).await;
+    let mut slow = Connection::new(secure.authority.connect(secure.server.browsers).await);
+    assert_eq!(slow.request(Request::new("GET", "/healthz")).await.status, 200);
+    slow.send(b"GET /healthz").await;
+    assert_eq!(slow.answer().await.status, 408);
+    secure.server.until("it to be counted", |stats| stats["refused"]["head-too-slow"] == 1).await;
+}
+
+#[actix_rt::test]
 async fn the_managers_port_has_a_certificate_of_its_own() {
     let (authority, folder) = (Authority::new(), Folder::new());
     let certificate = authority.sign().arguments(&folder, "manager-tls");
