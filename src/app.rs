@@ -205,6 +205,7 @@ fn transport_options(options: &Options, secrets: &Secrets) -> transport::Options
         origins: if any { Origins::Any } else { Origins::SameHostAnd(options.allow_origin.clone()) },
         max_sessions: options.max_sessions,
         max_sessions_per_address: options.max_sessions_per_address,
+        max_http_connections: options.max_http_connections,
         trusted_proxies: options.trusted_proxy.clone(),
         max_head: options.max_head,
         max_message: options.max_message,

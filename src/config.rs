@@ -120,6 +120,10 @@ pub struct Options {
     #[arg(long, value_name = "N", env = "WEBUPDATES_MAX_SESSIONS_PER_ADDRESS", default_value_t = 5000, value_parser = at_least_one())]
     pub max_sessions_per_address: usize,
 
+    /// HTTP connections of browsers; more are refused with 503, over TLS just closed. WebSockets are not counted, who polls needs up to two
+    #[arg(long, value_name = "N", env = "WEBUPDATES_MAX_HTTP_CONNECTIONS", default_value_t = 100_000, value_parser = at_least_one())]
+    pub max_http_connections: usize,
+
     /// Proxy whose X-Forwarded-For says where browsers come from, e.g. 10.0.0.5 or 10.0.0.0/8; repeatable [default: none, all behind a proxy count as one address]
     #[arg(long, value_name = "ADDR", env = "WEBUPDATES_TRUSTED_PROXY", value_delimiter = ',')]
     pub trusted_proxy: Vec<TrustedProxy>,

@@ -142,6 +142,8 @@ pub enum Refused {
     AuthUnavailable,
     /// From a browser: too many sessions of its address.
     TooManySessionsPerAddress,
+    /// From a browser: too many connections that are no WebSockets.
+    TooManyHttpConnections,
     /// From a browser: the head of its request is too big.
     HeadTooLarge,
     /// From a browser: the head of its request takes too long to come.
@@ -155,7 +157,7 @@ pub enum Refused {
 }
 
 impl Refused {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::BadJson,
         Self::InvalidEvent,
         Self::Unauthorized,
@@ -169,6 +171,7 @@ impl Refused {
         Self::AuthDenied,
         Self::AuthUnavailable,
         Self::TooManySessionsPerAddress,
+        Self::TooManyHttpConnections,
         Self::HeadTooLarge,
         Self::HeadTooSlow,
         Self::TooManyRooms,
@@ -191,6 +194,7 @@ impl Refused {
             Self::AuthDenied => "auth-denied",
             Self::AuthUnavailable => "auth-unavailable",
             Self::TooManySessionsPerAddress => "too-many-sessions-per-address",
+            Self::TooManyHttpConnections => "too-many-http-connections",
             Self::HeadTooLarge => "head-too-large",
             Self::HeadTooSlow => "head-too-slow",
             Self::TooManyRooms => "too-many-rooms",
@@ -238,6 +242,8 @@ pub struct Stats {
     pub sessions: Gauge,
     /// Those that a WebSocket carries.
     pub websocket_sessions: Gauge,
+    /// Connections of browsers that are no WebSockets, or not yet.
+    pub http_connections: Gauge,
     pub deliveries: Counter,
     pub bytes_out: Counter,
     /// Updates that took the place of an older one, for a client that lags.
@@ -265,6 +271,7 @@ impl Stats {
             started,
             sessions: Gauge::default(),
             websocket_sessions: Gauge::default(),
+            http_connections: Gauge::default(),
             deliveries: Counter::default(),
             bytes_out: Counter::default(),
             coalesced: Counter::default(),

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod auth;
+mod connections;
 mod frames;
 mod handshake;
 mod pace;
@@ -76,6 +77,8 @@ pub struct Options {
     pub origins: Origins,
     pub max_sessions: usize,
     pub max_sessions_per_address: usize,
+    /// Connections that are no WebSockets.
+    pub max_http_connections: usize,
     /// Who may say where a request comes from.
     pub trusted_proxies: Vec<TrustedProxy>,
     /// Bytes of a request's head.
@@ -123,15 +126,26 @@ impl Door {
 
 /// Serves browsers on `listener` until the server is stopped.
 pub fn serve(hub: Arc<Hub>, options: Options, listener: TcpListener) -> io::Result<Server> {
-    let server = Server::build().workers(options.workers).backlog(BACKLOG).disable_signals().shutdown_timeout(1);
+    let max_connections = options.max_http_connections + connections::MAX_TURNED_AWAY;
+    let server = Server::build()
+        .workers(options.workers)
+        .max_concurrent_connections(max_connections)
+        .backlog(BACKLOG)
+        .disable_signals()
+        .shutdown_timeout(1);
     let door = Arc::new(Door { hub, options, pollers: Pollers::default(), addresses: Arc::default() });
     let server = match door.options.tls.clone() {
-        None => {
-            server.listen("browsers", listener, move || fn_service(accept_plain).and_then(http::<TcpStream>(&door)))?
-        }
+        None => server.listen("browsers", listener, move || {
+            let (http, door) = (http::<TcpStream>(&door), door.clone());
+            fn_service(move |stream| connections::open(door.clone(), stream, accept_plain)).and_then(http)
+        })?,
         Some(tls) => server.listen("browsers", listener, move || {
-            let tls = tls.clone();
-            fn_service(move |stream| tls.clone().accept(stream)).and_then(http::<TlsStream<TcpStream>>(&door))
+            let (http, door, tls) = (http::<TlsStream<TcpStream>>(&door), door.clone(), tls.clone());
+            fn_service(move |stream| {
+                let tls = tls.clone();
+                connections::open(door.clone(), stream, |stream| tls.accept(stream))
+            })
+            .and_then(http)
         })?,
     };
     Ok(server.run())
@@ -141,7 +155,7 @@ pub fn serve(hub: Arc<Hub>, options: Options, listener: TcpListener) -> io::Resu
 fn http<S: Stream>(
     door: &Arc<Door>,
 ) -> impl ServiceFactory<
-    (S, Protocol, Option<SocketAddr>),
+    (Paced<S>, Protocol, Option<SocketAddr>),
     Config = (),
     Response = (),
     Error = DispatchError,
@@ -177,8 +191,7 @@ fn http<S: Stream>(
             upgrade(door.clone(), guard.clone(), upstream.clone(), request, framed)
         }))
         .finish(map_config(app, |_| AppConfig::default()));
-    apply_fn_factory(http, move |(stream, protocol, peer), http| {
-        let stream = Paced::new(stream);
+    apply_fn_factory(http, move |(stream, protocol, peer): (Paced<S>, _, _), http| {
         let pace = stream.pace().clone();
         let too_slow = || stats.refused(Refused::HeadTooSlow).add(1);
         pace::keep(pace, limits, too_slow, http.call((stream, protocol, peer)))

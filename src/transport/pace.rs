@@ -20,7 +20,7 @@ use actix_web::body::{BodySize, BoxBody, MessageBody};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::clock;
+use crate::{clock, stats::Presence};
 
 const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-type: text/plain\r\n\
     content-length: 35\r\n\r\nthe request takes too long to come\n";
@@ -40,6 +40,7 @@ pub(super) struct Pace {
     phase: Cell<Phase>,
     /// Whether the stream did not take all that it was to send.
     has_unsent: Cell<bool>,
+    _presence: Presence,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -159,9 +160,10 @@ pub(super) struct Paced<S> {
 }
 
 impl<S> Paced<S> {
-    /// One that was just opened.
-    pub(super) fn new(stream: S) -> Self {
-        let pace = Pace { phase: Cell::new(Phase::Head(clock::now())), has_unsent: Cell::new(false) };
+    /// One that was just opened, and counts for as long as it has a pace.
+    pub(super) fn new(stream: S, presence: Presence) -> Self {
+        let phase = Cell::new(Phase::Head(clock::now()));
+        let pace = Pace { phase, has_unsent: Cell::new(false), _presence: presence };
         Self { stream, pace: Rc::new(pace) }
     }
 

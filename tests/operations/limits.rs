@@ -135,6 +135,34 @@ async fn the_time_for_a_head() {
 }
 
 #[tokio::test]
+async fn connections_that_are_no_websockets() {
+    let server = Server::start(&["--max-http-connections", "2", "--keep-alive", "1m"]);
+    for _ in 0..3 {
+        drop(Browser::connect(server.browsers).await);
+    }
+    let mut browser = Browser::connect(server.browsers).await;
+    server.until("WebSockets are not counted", |stats| stats["http_connections"] == 0).await;
+
+    let mut polling = Connection::open(server.browsers).await;
+    assert_eq!(polling.get(POLLING, &[]).await.status, 200);
+    let idle = Connection::open(server.browsers).await;
+    server.until("both are counted", |stats| stats["http_connections"] == 2).await;
+    let full = (503, "too many connections, try again later");
+    assert_eq!(told(&Browser::try_connect(server.browsers, &[]).await.err().unwrap()), full);
+    let mut refused = Connection::open(server.browsers).await;
+    assert_eq!(told(&refused.post(POLLING, "text/plain", &"x".repeat(1 << 20)).await), full);
+    assert!(refused.is_closed().await);
+    server.until_refused("too-many-http-connections", 2).await;
+    browser.send("2still there").await;
+    assert_eq!(browser.next().await.unwrap(), "3still there");
+    assert_eq!(polling.get("/healthz", &[]).await.status, 200);
+
+    drop(idle);
+    server.until("it is gone", |stats| stats["http_connections"] == 1).await;
+    Browser::connect(server.browsers).await;
+}
+
+#[tokio::test]
 async fn idle_connections() {
     let limit = Duration::from_millis(500);
     let server = Server::start(&["--keep-alive", "500ms", "--handshake-timeout", "1m"]);

@@ -175,6 +175,21 @@ async fn a_head_may_not_take_long_over_tls_either() {
 }
 
 #[actix_rt::test]
+async fn one_connection_too_many_is_closed_before_it_opens_tls() {
+    let secure = Secure::start(&["--max-http-connections", "1"]).await;
+    let mut browser = secure.websocket().await;
+    let only_the_websocket = |stats: &serde_json::Value| stats["http_connections"] == 0;
+    secure.server.until("the WebSocket not to be counted", only_the_websocket).await;
+    let _waiting = TcpStream::connect(secure.server.browsers).await.unwrap();
+    secure.server.until("it to be counted", |stats| stats["http_connections"] == 1).await;
+    let another = TcpStream::connect(secure.server.browsers).await.unwrap();
+    assert!(within("it to be closed", secure.authority.open(another)).await.is_err());
+    secure.server.until("it to be counted", |stats| stats["refused"]["too-many-http-connections"] == 1).await;
+    secure.server.publish(0..1, 10).await;
+    assert_eq!(browser.number().await, 0);
+}
+
+#[actix_rt::test]
 async fn the_managers_port_has_a_certificate_of_its_own() {
     let (authority, folder) = (Authority::new(), Folder::new());
     let certificate = authority.sign().arguments(&folder, "manager-tls");

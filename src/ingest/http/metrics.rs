@@ -117,6 +117,8 @@ impl Scrape {
         let stats = self.stats;
         let sessions = [(["websocket"], stats.websocket_sessions.get()), (["polling"], stats.polling_sessions())];
         page.gauges("sessions", "Browsers that are connected", ["transport"], counts(sessions))?;
+        let help = "Connections of browsers that are no WebSockets, or not yet";
+        page.gauge("http_connections", help, count(stats.http_connections.get()))?;
         let ended = Disconnect::ALL.map(|reason| ([reason.as_str()], stats.disconnect(reason).get()));
         page.counters("disconnects", "Sessions that ended", "reason", ended)?;
         let Some(RegistryFigures { census, .. }) = &self.registry else { return Ok(()) };

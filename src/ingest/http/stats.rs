@@ -31,6 +31,7 @@ fn yes() -> bool {
 struct Figures {
     uptime_s: f64,
     sessions: Sessions,
+    http_connections: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     rooms: Option<BTreeMap<String, usize>>,
     events: BTreeMap<&'static str, u64>,
@@ -99,6 +100,7 @@ fn figures(stats: &Stats, rooms: Option<BTreeMap<String, usize>>) -> Figures {
     Figures {
         uptime_s: milliseconds(now.saturating_duration_since(stats.started).as_secs_f64()),
         sessions: Sessions { total, websocket, polling: total.saturating_sub(websocket) },
+        http_connections: stats.http_connections.get(),
         rooms,
         events: EventKind::ALL.into_iter().map(|kind| (kind.as_str(), stats.event(kind).get())).collect(),
         refused: Refused::ALL.into_iter().map(|reason| (reason.as_str(), stats.refused(reason).get())).collect(),
