@@ -1,17 +1,24 @@
 //! Clients that mean harm, on sockets that are theirs: memory stays bounded, they are closed, and everybody else is served.
 
-use std::time::Duration;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use flamenco_webupdates::clock;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
+    sync::Barrier,
     task::JoinSet,
 };
 
 use crate::support::{
     browser::{Browser, Incoming, UPGRADE, frame},
-    eventually, run,
+    events, eventually, raise_file_limit, run,
     server::Server,
+    sized,
 };
 
 /// What a server may grow by while one client floods it: buffers of its worker, and what the allocator keeps.
@@ -37,6 +44,8 @@ impl Scene {
         let mut witness = Browser::connect(server.browsers).await;
         witness.send("2").await;
         assert_eq!(witness.next().await, Incoming::Text("3"));
+        // The Manager's listener has all its files once it has answered.
+        server.stats().await;
         let (rss, files) = (server.rss(), server.open_files());
         Self { server, witness, rss, files }
     }
@@ -51,6 +60,22 @@ impl Scene {
         tokio::time::timeout(Duration::from_secs(1), answer).await.expect("the others wait");
         let growth = self.server.rss().saturating_sub(self.rss);
         assert!(growth < GROWTH, "it grew by {growth} bytes");
+    }
+
+    /// How long another browser takes to connect, and how long a broadcast of this number to both takes then.
+    async fn serves_another(&mut self, number: u64) -> (Duration, Duration) {
+        let mut manager = self.server.manager().await;
+        let begun = clock::now();
+        let mut browser = Browser::connect(self.server.browsers).await;
+        let connected = clock::now();
+        manager.publish(&events::batch(number..number + 1, events::job)).await;
+        for browser in [&mut browser, &mut self.witness] {
+            let Incoming::Text(text) = browser.next().await else { panic!("it is closed") };
+            assert_eq!(events::number(text, "/jobs"), Some(number));
+        }
+        let told = clock::now();
+        browser.reset();
+        (connected - begun, told - connected)
     }
 
     /// The same, and nothing is left of the hostile ones.
@@ -102,6 +127,75 @@ fn resets_in_the_middle_of_everything() {
         resetting.join_all().await;
         scene.is_clean().await;
     });
+}
+
+/// Half a request's head, and no more, from many addresses; twice, because what the allocator keeps is there for the next ones.
+#[test]
+fn half_open_handshakes() {
+    let long = format!("{}x: {}", UPGRADE.trim_end(), "y".repeat(30_000));
+    let count = sized(1000, 10_000);
+    let patience = sized(4, 10);
+    raise_file_limit();
+    run(LIMIT, || async move {
+        for (half, count, ceiling) in [(&UPGRADE[..UPGRADE.len() / 2], count, 48 << 10), (&long, count / 5, 128 << 10)]
+        {
+            let mut scene = Scene::with(&["--handshake-timeout", &format!("{patience}s")]).await;
+            for _ in 0..2 {
+                let figures = half_open(&mut scene, half, count, patience).await;
+                println!("{figures}");
+                assert!(figures["bytes_for_each"].as_u64().unwrap() < ceiling);
+            }
+            scene.rss = scene.server.rss();
+            scene.is_clean().await;
+        }
+    });
+}
+
+/// Returns what it took.
+async fn half_open(scene: &mut Scene, half: &str, count: u64, patience: u64) -> serde_json::Value {
+    let refused = async |scene: &Scene| scene.server.stats().await["refused"]["head-too-slow"].as_u64().unwrap();
+    let refused_before = refused(scene).await;
+    let begun = clock::now();
+    let mut hostile = JoinSet::new();
+    let sent = Arc::new(Barrier::new(count as usize + 1));
+    for number in 0..count {
+        hostile.spawn(stay(number, scene.server.browsers, half.to_owned(), sent.clone()));
+    }
+    sent.wait().await;
+    let arrived = clock::now();
+    let (connect, delivery) = scene.serves_another(refused_before).await;
+    assert_eq!(scene.server.stats().await["http_connections"], count, "all are there at once");
+    let each = scene.server.rss().saturating_sub(scene.rss) / count;
+
+    let last = hostile.join_all().await.into_iter().max().unwrap();
+    assert!(connect < Duration::from_secs(1) && delivery < Duration::from_secs(1), "the others wait");
+    assert!(last - arrived < Duration::from_secs(patience + 2), "they stay for too long");
+    assert_eq!(refused(scene).await, refused_before + count);
+    let none = || async { scene.server.stats().await["http_connections"] == 0 };
+    eventually("none is left", Duration::from_secs(1), none).await;
+    serde_json::json!({
+        "half_open": count,
+        "bytes_of_head": half.len(),
+        "all_there_after_s": (arrived - begun).as_secs_f64(),
+        "bytes_for_each": each,
+        "connect_of_another_ms": connect.as_secs_f64() * 1000.0,
+        "broadcast_ms": delivery.as_secs_f64() * 1000.0,
+        "last_gone_after_last_came_s": (last - arrived).as_secs_f64(),
+    })
+}
+
+/// Sends `half` of a head, tells that with the others, and waits. Returns when the server had enough of that.
+async fn stay(number: u64, address: SocketAddr, half: String, sent: Arc<Barrier>) -> Instant {
+    let socket = TcpSocket::new_v4().unwrap();
+    let source = Ipv4Addr::new(127, 0, 0, (2 + number % 200) as u8);
+    socket.bind((source, 0).into()).unwrap();
+    let mut stream = socket.connect(address).await.unwrap();
+    stream.write_all(half.as_bytes()).await.unwrap();
+    sent.wait().await;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 408 "), "{}", String::from_utf8_lossy(&answer));
+    clock::now()
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use flamenco_webupdates::clock;
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::support::{browser::UPGRADE, long, run, server::Server, sized};
+use crate::support::{browser::UPGRADE, long, raise_file_limit, run, server::Server, sized};
 
 /// Connects under way at a time, before the restart.
 const IN_FLIGHT: usize = 100;
@@ -135,10 +135,4 @@ async fn connect(address: SocketAddr) -> Option<TcpStream> {
         Some(stream)
     };
     timeout(CONNECT_TIMEOUT, attempt).await.ok().flatten()
-}
-
-/// Each browser takes a file here, and one in the server, which inherits the limit.
-fn raise_file_limit() {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
 }

@@ -11,6 +11,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 /// Whether the tests are to run at the size of a big farm.
 pub(crate) fn long() -> bool {
     std::env::var("WEBUPDATES_LONG_TESTS").is_ok_and(|value| value == "1")
@@ -32,6 +34,12 @@ pub(crate) fn run<F: Future>(limit: Duration, test: impl FnOnce() -> F) -> F::Ou
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Each browser takes a file here, and one in the server, which inherits the limit.
+pub(crate) fn raise_file_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
 }
 
 /// Waits until `is_so` holds, and fails after `limit`.
