@@ -30,27 +30,55 @@ fn frames_that_close_the_connection() {
         ("0x", ServerOnlyPacket),
         (r#"0{"sid":"x"}"#, ServerOnlyPacket),
         (r#"40{"sid":"x"}"#, UnexpectedData),
-        // An event whose name has methods of its own, or none at all (CVE-2023-32695, CVE-2024-38355).
-        (r#"42[{}]"#, EventNameNotString),
-        (r#"42[null]"#, EventNameNotString),
-        (r#"42[{"toString":"x"}]"#, EventNameNotString),
         (r#"42[]"#, MissingEventName),
         ("430[", MalformedJson),
         ("b4AQID", UnexpectedAttachment),
-        // Attachments without a bound (CVE-2026-33151).
-        (r#"45999999-["x"]"#, TooManyAttachments),
-        // Placeholders that reach for methods of the array of attachments (CVE-2022-2421).
-        (r#"451-["x",{"_placeholder":true,"num":"splice"}]"#, MisplacedPlaceholder),
-        (r#"451-["x",{"_placeholder":true,"num":-1}]"#, MisplacedPlaceholder),
-        (r#"451-["x",{"_placeholder":true,"num":0.5}]"#, MisplacedPlaceholder),
-        (r#"451-["x",{"_placeholder":true,"num":1e300}]"#, MisplacedPlaceholder),
-        (r#"451-["x",{"_placeholder":true,"num":1}]"#, MisplacedPlaceholder),
         (r#"451-["x",{"_placeholder":true,"num":0},{"_placeholder":true,"num":0}]"#, TooManyPlaceholders),
     ] {
         assert_eq!(receive(&[frame]), Err(error), "{frame}");
     }
 }
 
+/// A name that has methods of its own, or none, where one of text is called (CVE-2023-32695).
+#[test]
+fn the_name_of_an_event_is_text() {
+    for name in ["{}", "null", "[]", "5", "true", r#"{"toString":"x"}"#, r#"{"_placeholder":true,"num":0}"#] {
+        assert_eq!(receive(&[&format!("42[{name}]")]), Err(ProtocolError::EventNameNotString), "{name}");
+        assert!(receive(&[&format!("451-[{name}]")]).is_err(), "{name}");
+    }
+}
+
+/// As many attachments as one likes, which a server waits for and keeps (CVE-2026-33151).
+#[test]
+fn few_attachments_may_be_announced() {
+    for count in ["11", "999999", "99999999999999999999"] {
+        assert_eq!(receive(&[&format!(r#"45{count}-["x"]"#)]), Err(ProtocolError::TooManyAttachments));
+        assert_eq!(receive(&[&format!("46{count}-1[]")]), Err(ProtocolError::TooManyAttachments));
+    }
+    assert_eq!(receive(&[r#"4510-["x"]"#]), Ok(Received::Nothing));
+}
+
+/// A packet that announces none, after which all attachments were kept for ever (CVE-2026-69185).
+#[test]
+fn who_announces_no_attachment_may_send_none() {
+    for announced in [r#"450-["x"]"#, "460-1[]", r#"4500-["x"]"#] {
+        assert!(receive(&[announced]).is_err(), "{announced}");
+    }
+    for done in [&[r#"42["x"]"#][..], &[r#"451-["x"]"#, "b4AQID"]] {
+        assert_eq!(receive(&[done, &["b4AQID"]].concat()), Err(ProtocolError::UnexpectedAttachment), "{done:?}");
+    }
+}
+
+/// Placeholders that reach for methods of the array of attachments, or beside it (CVE-2022-2421).
+#[test]
+fn a_placeholder_is_the_number_of_an_attachment() {
+    for number in [r#""splice""#, r#""0""#, "-1", "0.5", "1e300", "1", "null", "[0]", "{}"] {
+        let frame = format!(r#"451-["x",{{"_placeholder":true,"num":{number}}}]"#);
+        assert_eq!(receive(&[&frame]), Err(ProtocolError::MisplacedPlaceholder), "{frame}");
+    }
+}
+
+/// Numbers without end, read by adding one digit to the others (CVE-2020-36049).
 #[test]
 fn long_runs_of_digits() {
     let digits = "9".repeat(400);
@@ -59,7 +87,7 @@ fn long_runs_of_digits() {
     assert_eq!(receive(&[&format!(r#"45{digits}-["x"]"#)]), Err(ProtocolError::TooManyAttachments));
     assert_eq!(receive(&[&format!("42{digits}")]), Err(ProtocolError::AckIdTooLarge));
 
-    // In the header of a binary body they once took all of a server's time (CVE-2020-36048).
+    // In front of a packet of a polling request (CVE-2020-36048).
     let mut body = vec![0];
     body.resize(1 << 20, 9);
     assert_eq!(Payload::decode(&body, 10).unwrap_err().problem, PayloadProblem::LengthTooLong);
@@ -95,6 +123,7 @@ fn arguments_are_bounded() {
     assert_eq!(receive(&[&event(1 << 19)]), Err(ProtocolError::TooManyArguments));
 }
 
+/// Names that a library emits itself, `error` among them, which ends a process that does not listen (CVE-2024-38355).
 #[test]
 fn reserved_names_are_not_heard() {
     for name in [

@@ -306,6 +306,21 @@ mod tests {
         assert_eq!(random.to_string().parse(), Ok(random));
     }
 
+    /// They are as good as a password, and were once made of a clock and weak chance (CVE-2017-16031).
+    #[test]
+    fn session_ids_cannot_be_guessed() {
+        let ids: Vec<u128> = (0..2000).map(|_| SessionId::random().0.as_u128()).collect();
+        let fixed = 0xf << 76 | 0x3 << 62;
+        for bit in (0..128).map(|bit| 1 << bit).filter(|bit| fixed & bit == 0) {
+            let set = ids.iter().filter(|id| *id & bit != 0).count();
+            assert!((800..1200).contains(&set), "bit {bit:x} is set in {set} of {}", ids.len());
+        }
+        for pair in ids.windows(2) {
+            let differ = (pair[0] ^ pair[1]).count_ones();
+            assert!(differ > 24, "{:x} and {:x}", pair[0], pair[1]);
+        }
+    }
+
     #[test]
     fn open_packets() {
         let open = OpenPacket {

@@ -7,6 +7,7 @@
 )]
 
 mod contrib;
+mod known_failures;
 mod limits;
 mod metrics;
 mod server;

@@ -77,6 +77,29 @@ async fn a_body_that_does_not_parse_ends_its_session_and_no_other() {
     server.until("each session to be counted", counted).await;
 }
 
+/// A binary body that was refused and never answered, so that its connection stayed (CVE-2026-59725).
+#[actix_rt::test]
+async fn a_binary_body_that_is_refused_is_answered() {
+    let server = Server::start(&[]);
+    let binary = [("content-type", "application/octet-stream")];
+    let newer = "/socket.io/?EIO=4&transport=polling";
+    let mut waiting = Vec::new();
+    for _ in 0..50 {
+        let mut browser = Browser::open(&server).await;
+        let mut connection = Connection::open(server.browsers).await;
+        assert_bad(&connection.request(Request::new("POST", &browser.url()).headers(&binary).body(b"\xff")).await, "");
+        waiting.push(connection);
+        browser.assert_closed().await;
+        let mut connection = Connection::open(server.browsers).await;
+        assert_eq!(connection.request(Request::new("POST", newer).headers(&binary).body(b"\x04x")).await.status, 400);
+        waiting.push(connection);
+    }
+    // They are idle, and nothing of what was refused keeps them.
+    server.until("none to be left", |stats| stats["http_connections"] == 0).await;
+    assert_eq!(server.stats().await["sessions"]["total"], 0);
+    drop(waiting);
+}
+
 #[actix_rt::test]
 async fn a_form_that_is_none_ends_its_session() {
     let server = Server::start(&[]);

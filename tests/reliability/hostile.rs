@@ -16,7 +16,9 @@ use tokio::{
 
 use crate::support::{
     browser::{Browser, Incoming, UPGRADE, frame},
-    events, eventually, raise_file_limit, run,
+    events, eventually,
+    http::Connection,
+    raise_file_limit, run,
     server::Server,
     sized,
 };
@@ -125,6 +127,73 @@ fn resets_in_the_middle_of_everything() {
             });
         }
         resetting.join_all().await;
+        scene.is_clean().await;
+    });
+}
+
+/// Bits that RFC 6455 reserves, for which a frame reader threw what nobody caught (CVE-2022-21676).
+#[test]
+fn reserved_bits() {
+    run(LIMIT, || async {
+        let mut scene = Scene::new().await;
+        let (bits, kinds) = (1..8_u8, [0x80, 0x81, 0x82, 0x01, 0x88, 0x89, 0x8a]);
+        let frames: Vec<_> = bits.flat_map(|bits| kinds.map(|kind| frame(bits << 4 | kind, b"2"))).collect();
+        for bytes in &frames {
+            let mut browser = Browser::connect(scene.server.browsers).await;
+            browser.stream.write_all(bytes).await.unwrap();
+            assert_eq!(browser.end().await, Some(1002), "a frame that begins with {:#x}", bytes[0]);
+        }
+        scene.closed("parse-error", frames.len() as u64).await;
+        scene.is_clean().await;
+    });
+}
+
+/// Headers of a handshake that took time with the square of their length to read (CVE-2021-32640).
+#[test]
+fn a_long_header_of_sub_protocols() {
+    run(LIMIT, || async {
+        let mut scene = Scene::new().await;
+        let before = scene.server.cpu();
+        let mut took = Duration::ZERO;
+        for name in ["sec-websocket-protocol", "sec-websocket-extensions"] {
+            for filler in [" ", "\t", ",", ", ", " ,", "; ", "\"", "a,", "a; b=\"c\", "] {
+                let value = format!("a{}b", filler.repeat(30_000 / filler.len()));
+                let request = UPGRADE.replace("\r\n\r\n", &format!("\r\n{name}: {value}\r\n\r\n"));
+                let begun = clock::now();
+                let mut connection = Connection::open(scene.server.browsers).await;
+                let answer = connection.request(&request).await.unwrap();
+                took = took.max(clock::now() - begun);
+                assert_eq!(answer.status, 101, "{name} {filler:?}");
+            }
+        }
+        let cpu = scene.server.cpu() - before;
+        println!("18 handshakes with a header of 30 KB: {took:?} at most, {cpu:?} of the processor");
+        assert!(took < Duration::from_secs(1) && cpu < Duration::from_secs(1), "{took:?}, {cpu:?}");
+        scene.is_clean().await;
+    });
+}
+
+/// More headers than are read, which hid that a handshake's own were missing (CVE-2024-37890).
+#[test]
+fn more_headers_than_are_read() {
+    run(LIMIT, || async {
+        let mut scene = Scene::new().await;
+        let (line, own) = UPGRADE.trim_end().split_once("\r\n").unwrap();
+        for (count, status) in [(50, 101), (97, 431), (1000, 431), (4000, 431)] {
+            let others = "x: y\r\n".repeat(count);
+            let (before, after) =
+                (format!("{line}\r\n{others}{own}\r\n\r\n"), format!("{line}\r\n{own}\r\n{others}\r\n"));
+            for request in [before, after] {
+                let mut connection = Connection::open(scene.server.browsers).await;
+                assert_eq!(connection.request(&request).await.unwrap().status, status, "{count} headers");
+                scene.is_fine().await;
+            }
+        }
+        // Nor may they be missing for another reason.
+        for missing in ["upgrade: websocket\r\n", "connection: upgrade\r\n"] {
+            let mut connection = Connection::open(scene.server.browsers).await;
+            assert_eq!(connection.request(&UPGRADE.replace(missing, "")).await.unwrap().status, 400, "{missing}");
+        }
         scene.is_clean().await;
     });
 }
