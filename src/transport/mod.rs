@@ -29,7 +29,7 @@ use actix_rt::net::TcpStream;
 use actix_server::Server;
 use actix_service::{Service as _, ServiceFactory, ServiceFactoryExt as _, apply_fn_factory, fn_service, map_config};
 use actix_web::{
-    App, HttpResponse,
+    App, HttpMessage as _, HttpResponse,
     body::MessageBody,
     dev::{AppConfig, ServiceRequest, ServiceResponse},
     middleware::{Next, from_fn},
@@ -58,7 +58,7 @@ use crate::{
     actors::Hub,
     protocol::{HandshakeError, HandshakeQuery, TransportName},
     proxy::{self, Proxy, Upstream},
-    stats::{Refused, Source},
+    stats::Source,
     tls::{Acceptor, accept_plain},
 };
 
@@ -175,7 +175,9 @@ fn http<S: Stream>(
         Some(upstream) => app.app_data(upstream).default_service(web::to(proxy::forward)),
         None => app.default_service(web::to(HttpResponse::NotFound)),
     };
-    let limits = pace::Limits { head: door.options.handshake_timeout, idle: door.options.keep_alive };
+    let options = &door.options;
+    let limits =
+        pace::Limits { head: options.handshake_timeout, head_bytes: options.max_head, idle: options.keep_alive };
     let stats = door.hub.stats;
     let door = door.clone();
     let http = HttpService::build()
@@ -193,8 +195,7 @@ fn http<S: Stream>(
         .finish(map_config(app, |_| AppConfig::default()));
     apply_fn_factory(http, move |(stream, protocol, peer): (Paced<S>, _, _), http| {
         let pace = stream.pace().clone();
-        let too_slow = || stats.refused(Refused::HeadTooSlow).add(1);
-        pace::keep(pace, limits, too_slow, http.call((stream, protocol, peer)))
+        pace::keep(pace, limits, stats, http.call((stream, protocol, peer)))
     })
 }
 
@@ -205,7 +206,7 @@ async fn check(
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     let door = request.app_data::<web::Data<Door>>().expect("the door is part of the app");
     let pace = request.conn_data::<Rc<Pace>>().expect("every connection has one");
-    let answering = pace.answer();
+    let answering = pace.answer(request.chunked().unwrap_or(true));
     if let Err(refusal) = handshake::check_size(request.head(), door.options.max_head) {
         let mut response = polling::refuse(door, refusal);
         // What its body holds is not waited for.

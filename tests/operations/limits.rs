@@ -95,8 +95,29 @@ async fn the_head_of_a_request() {
         let answer = Connection::open(server.browsers).await.get(target, &headers).await;
         assert_eq!(told(&answer), (431, "the request's headers are too long"), "{target}");
     }
-    server.until_refused("head-too-large", 6).await;
+    // Who sends that much without an end is not waited for.
+    let mut connection = Connection::open(server.browsers).await;
+    assert_eq!(connection.get("/healthz", &[]).await.status, 200);
+    let endless = format!("GET /healthz HTTP/1.1\r\nhost: farm\r\nx-long: {}", long.repeat(2));
+    let answer = connection.request(&endless).await.unwrap();
+    assert_eq!(told(&answer), (431, "the request's headers are too long"));
+    assert!(connection.is_closed().await);
+    server.until_refused("head-too-large", 7).await;
     assert_eq!(server.stats().await["sessions"]["total"], 0);
+
+    // A body is no head, whoever does not read it.
+    let body = "x".repeat(60_000);
+    let answer = Connection::open(server.browsers).await.post("/nowhere", "text/plain", &body).await;
+    assert_eq!(answer.status, 404);
+    let head = "POST /nowhere HTTP/1.1\r\nhost: farm\r\ntransfer-encoding: chunked\r\n\r\n";
+    let mut connection = Connection::open(server.browsers).await;
+    assert_eq!(connection.request(head).await.unwrap().status, 404);
+    for _ in 0..10 {
+        connection.stream.write_all(format!("1770\r\n{}\r\n", &body[..6000]).as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    connection.stream.write_all(b"0\r\n\r\n").await.unwrap();
+    assert_eq!(connection.get("/healthz", &[]).await.status, 200);
 }
 
 /// Of the first request of a connection, or a later one; in small pieces, or not at all.
@@ -210,6 +231,7 @@ async fn a_flood_of_headers() {
         }
         floods.join_all().await;
     }
+    server.until_refused("head-too-large", 40).await;
     let growth = server.rss().saturating_sub(before);
     assert!(growth < GROWTH, "it grew by {growth} bytes");
     assert_eq!(Connection::open(server.browsers).await.get("/healthz", &[]).await.status, 200);

@@ -189,6 +189,8 @@ fn more_headers_than_are_read() {
                 scene.is_fine().await;
             }
         }
+        let refused = &scene.server.stats().await["refused"]["head-too-large"];
+        assert_eq!(refused, 6);
         // Nor may they be missing for another reason.
         for missing in ["upgrade: websocket\r\n", "connection: upgrade\r\n"] {
             let mut connection = Connection::open(scene.server.browsers).await;
@@ -206,7 +208,7 @@ fn half_open_handshakes() {
     let patience = sized(4, 10);
     raise_file_limit();
     run(LIMIT, || async move {
-        for (half, count, ceiling) in [(&UPGRADE[..UPGRADE.len() / 2], count, 48 << 10), (&long, count / 5, 128 << 10)]
+        for (half, count, ceiling) in [(&UPGRADE[..UPGRADE.len() / 2], count, 64 << 10), (&long, count / 5, 128 << 10)]
         {
             let mut scene = Scene::with(&["--handshake-timeout", &format!("{patience}s")]).await;
             for _ in 0..2 {
