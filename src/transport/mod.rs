@@ -195,7 +195,8 @@ fn http<S: Stream>(
         .finish(map_config(app, |_| AppConfig::default()));
     apply_fn_factory(http, move |(stream, protocol, peer): (Paced<S>, _, _), http| {
         let pace = stream.pace().clone();
-        pace::keep(pace, limits, stats, http.call((stream, protocol, peer)))
+        // In a box, as it would take its place twice: as what is given, and as what is kept.
+        pace::keep(pace, limits, stats, Box::pin(http.call((stream, protocol, peer))))
     })
 }
 

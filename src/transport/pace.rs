@@ -1,8 +1,9 @@
-//! How long a connection may take for the heads of its requests, how long these may be, and how long it may be idle between them.
+//! How long a connection may take for the heads of its requests, how long these may be, and how long it may be idle between
+//! them.
 //!
-//! actix-http bounds the time of the first head only, 128 KiB of a head, and idle time only where nothing is left of a request's body. Here a thin layer
-//! around the stream notes what comes and goes, the application what is being answered, and [`keep`] looks at the clock. A
-//! stream that becomes a WebSocket leaves all of it behind.
+//! actix-http bounds the time of the first head only, idle time only where nothing is left of a request's body, and a head by
+//! 128 KiB. Here a thin layer around the stream notes what comes and goes, the application what is being answered, and
+//! [`keep`] looks at the clock. A stream that becomes a WebSocket leaves all of it behind.
 
 use std::{
     cell::Cell,
@@ -126,8 +127,8 @@ impl Pace {
     /// When it has taken too long, if nothing happens until then; `None` while it may take its time.
     fn deadline(&self, limits: Limits) -> Option<Instant> {
         match self.phase.get() {
-            Phase::Head { since, .. } => Some(since + limits.head),
-            Phase::Idle { since, .. } => Some(since + limits.idle),
+            Phase::Head { since, .. } => since.checked_add(limits.head),
+            Phase::Idle { since, .. } => since.checked_add(limits.idle),
             Phase::Answering | Phase::Refused(_) => None,
         }
     }
@@ -142,9 +143,9 @@ pub(super) async fn keep(
     pace: Rc<Pace>,
     limits: Limits,
     stats: &Stats,
-    served: impl Future<Output = Result<(), DispatchError>>,
+    mut served: Pin<Box<impl Future<Output = Result<(), DispatchError>>>>,
 ) -> Result<(), DispatchError> {
-    let (mut served, mut timer) = (pin!(served), pin!(sleep(limits.head)));
+    let mut timer = pin!(sleep(limits.head));
     let ended = poll_fn(|task| {
         // Whatever changes the phase happens in here, so what follows sees it.
         if let Poll::Ready(ended) = served.as_mut().poll(task) {

@@ -208,7 +208,7 @@ fn half_open_handshakes() {
     let patience = sized(4, 10);
     raise_file_limit();
     run(LIMIT, || async move {
-        for (half, count, ceiling) in [(&UPGRADE[..UPGRADE.len() / 2], count, 64 << 10), (&long, count / 5, 128 << 10)]
+        for (half, count, ceiling) in [(&UPGRADE[..UPGRADE.len() / 2], count, 40 << 10), (&long, count / 5, 128 << 10)]
         {
             let mut scene = Scene::with(&["--handshake-timeout", &format!("{patience}s")]).await;
             for _ in 0..2 {
