@@ -97,11 +97,11 @@ impl Run {
         let before = self.resident()?;
         let (connect, connecting) = self.connect(self.plan.behaviour.in_flight)?;
         let connected = self.resident()?;
-        self.swarm.churns = true;
+        self.swarm.begin_churn();
         self.hold(self.plan.hold, "hold")?;
         let idle = self.resident()?;
         let mut loaded = if self.plan.events > 0 { Some(self.load(0..self.plan.events)?) } else { None };
-        self.swarm.churns = false;
+        self.swarm.end_churn();
         self.hold(self.plan.hold_after, "hold")?;
         let after_load = self.resident()?;
         let slow = (self.plan.slow > 0).then(|| self.slow_report());

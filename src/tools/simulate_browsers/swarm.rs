@@ -58,7 +58,7 @@ pub(super) struct Swarm {
     /// Losses of connections that are over.
     lost_before: u64,
     /// Whether churning clients leave.
-    pub(super) churns: bool,
+    churns: bool,
     /// The connects of all clients, in the current round.
     pub(super) connects: Connects,
     /// The reconnects of churning clients.
@@ -149,6 +149,23 @@ impl Swarm {
             }
         }
         audiences
+    }
+
+    /// From now on a churning client leaves when it has stayed its time.
+    pub(super) fn begin_churn(&mut self) {
+        self.churns = true;
+        let due = self.clock.now().after(self.behaviour.stay);
+        for index in 0..self.clients.len() {
+            let Client { watch, live, .. } = &self.clients[index];
+            if watch.role == Role::Churning && live.as_ref().is_some_and(Live::is_ready) {
+                self.set_timer(index as u32, Task::Leave, due);
+            }
+        }
+    }
+
+    /// From now on a churning client stays.
+    pub(super) fn end_churn(&mut self) {
+        self.churns = false;
     }
 
     /// Whether every connect of the round has succeeded or failed and all subscriptions are answered.
@@ -361,7 +378,8 @@ impl Swarm {
             Role::Steady => {}
             Role::Slow if self.behaviour.slow_bytes_per_second == 0 => {}
             Role::Slow => self.set_timer(index, Task::ReadSlowly, now.after(SLOW_READ_EVERY)),
-            Role::Churning => self.set_timer(index, Task::Leave, now.after(self.behaviour.stay)),
+            Role::Churning if self.churns => self.set_timer(index, Task::Leave, now.after(self.behaviour.stay)),
+            Role::Churning => {}
         }
     }
 

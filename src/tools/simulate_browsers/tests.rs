@@ -247,6 +247,15 @@ fn churning_and_storming_clients_are_accounted_for() {
 }
 
 #[test]
+fn who_could_have_left_before_all_were_connected_leaves_then() {
+    let load = ["-n", "8", "--events", "20", "--rate", "100", "--churn", "0.5", "--churn-stay", "1us"];
+    let report = run_against(Mistake::None, &load);
+    assert_eq!(report.problems, [""; 0]);
+    let reconnects = report.churn.unwrap().connected;
+    assert!(reconnects >= 4, "{reconnects} reconnects of four clients");
+}
+
+#[test]
 fn slow_readers_do_not_count_as_losses() {
     for (rate, delivered) in [("0", 0), ("1000000", 20)] {
         let load = ["-n", "3", "--events", "20", "--slow", "1", "--slow-rate", rate];
