@@ -111,26 +111,28 @@ fn following(sockets: &[Option<usize>]) -> (Worker, Registry) {
 /// What a client is told by one source after another.
 type Told<'a> = &'a [&'a [&'a str]];
 
-fn push_and_flush_to_empty() {
-    let (mut worker, mut registry) = server(&[None]);
-    let told: &[Told<'_>] = &[&[&["a", "bb"]]];
-    let publishing = thread::spawn(move || {
+/// Pushes two frames to the first client, in a thread of its own.
+fn publish_two(mut registry: Registry) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
         registry.broadcast_to(&[0], "a");
         registry.broadcast_to(&[0], "bb");
-    });
+    })
+}
+
+fn push_and_flush_to_empty() {
+    let (mut worker, registry) = server(&[None]);
+    let told: &[Told<'_>] = &[&[&["a", "bb"]]];
+    let publishing = publish_two(registry);
     worker.flush_until(told);
     publishing.join().unwrap();
     worker.assert_told(told);
 }
 
 fn two_fill_one_outbox() {
-    let (mut worker, mut registry) = server(&[None]);
+    let (mut worker, registry) = server(&[None]);
     let told: &[Told<'_>] = &[&[&["a", "bb"], &["1", "22"]]];
     let (workers, outbox) = (worker.workers.clone(), worker.clients[0].outbox.clone());
-    let publishing = thread::spawn(move || {
-        registry.broadcast_to(&[0], "a");
-        registry.broadcast_to(&[0], "bb");
-    });
+    let publishing = publish_two(registry);
     let answering = thread::spawn(move || {
         send(&workers, &outbox, "1");
         send(&workers, &outbox, "22");
@@ -143,13 +145,10 @@ fn two_fill_one_outbox() {
 
 /// The socket is full in the middle of a frame, and may be writable again before the outbox is told that it was full.
 fn a_socket_blocks_and_takes_more() {
-    let (mut worker, mut registry) = server(&[Some(4)]);
+    let (mut worker, registry) = server(&[Some(4)]);
     let told: &[Told<'_>] = &[&[&["a", "bb"]]];
     let (workers, pipe, home) = (worker.workers.clone(), worker.clients[0].pipe.clone(), worker.home(0));
-    let publishing = thread::spawn(move || {
-        registry.broadcast_to(&[0], "a");
-        registry.broadcast_to(&[0], "bb");
-    });
+    let publishing = publish_two(registry);
     let reading = thread::spawn(move || pipe.drain(&workers, home));
     worker.flush_until(told);
     publishing.join().unwrap();
