@@ -248,8 +248,8 @@ pub struct Stats {
     pub bytes_out: Counter,
     /// Updates that took the place of an older one, for a client that lags.
     pub coalesced: Counter,
-    /// Seconds from the oldest broadcast of a worker's flush until the last client that takes bytes has it. Once for each time a
-    /// worker goes around, so that a delivery costs nothing more.
+    /// Seconds from the oldest broadcast that began a worker's flush until the last client that takes bytes has it. Once for each
+    /// time that a worker goes around, so that a delivery costs nothing more; what joins a flush under way is not timed.
     pub publish_to_write: Histogram,
     /// Messages that made an actor panic twice, and were dropped.
     pub poisoned: Counter,

@@ -135,6 +135,8 @@ describe('ignored, and the connection stays', () => {
       assert.deepEqual(browser.take(), []);
       browser.send(`425${CHAT}`);
       await browser.messages.until((messages) => messages.includes('435["message sent successfully."]'), 'the acknowledgement');
+      // Its chat message follows the acknowledgement, and is for everyone who is there by then: not for the next test's browser.
+      await browser.messages.until((messages) => messages.some((text) => text.startsWith('42["/message",')), 'the chat message');
     });
   }
 

@@ -24,16 +24,21 @@ pub(crate) async fn scrape(server: &Server) -> BTreeMap<String, f64> {
 async fn a_scrape_says_what_the_stats_say() {
     let server = Server::start(&[]);
     let mut browser = Browser::connect(server.browsers).await;
-    server.publish(&format!("[{JOB},{JOB}]")).await;
-    for _ in 0..2 {
-        assert!(browser.next().await.unwrap().starts_with("42[\"/jobs\""));
-    }
+    // What is published while the worker is at this very browser goes along and begins no flush of its own.
+    let mut published = 0;
+    let timed = async {
+        while scrape(&server).await["webupdates_publish_to_write_seconds_count"] == 0.0 {
+            server.publish(&format!("[{JOB},{JOB}]")).await;
+            for _ in 0..2 {
+                assert!(browser.next().await.unwrap().starts_with("42[\"/jobs\""));
+            }
+            published += 2;
+        }
+    };
+    tokio::time::timeout(DEADLINE, timed).await.expect("a flush that a broadcast began is timed");
     drop(browser);
     let _other = Browser::connect(server.browsers).await;
     server.until("one is gone", |stats| stats["sessions"]["total"] == 1).await;
-    // It is counted when the worker has gone around, which is just after the browser has its bytes.
-    let counted = async { while scrape(&server).await["webupdates_publish_to_write_seconds_count"] == 0.0 {} };
-    tokio::time::timeout(DEADLINE, counted).await.expect("each flush of a broadcast is timed");
     let (stats, metrics) = (server.stats().await, scrape(&server).await);
     let same = |metric: &str, figure: &Value| {
         assert_eq!(metrics.get(metric).copied(), figure.as_f64(), "{metric} in {metrics:#?}");
@@ -55,13 +60,14 @@ async fn a_scrape_says_what_the_stats_say() {
             same(&format!("webupdates_{metric}_total{{{label}=\"{name}\"}}"), figure);
         }
     }
-    assert_eq!(stats["deliveries"], 2);
+    assert_eq!(stats["deliveries"], published);
     assert_eq!(metrics["webupdates_rooms"], stats["rooms"].as_object().unwrap().len() as f64);
     assert_eq!(metrics["webupdates_registry_up"], 1.0);
     assert_eq!(metrics["webupdates_outbox_bytes"], 0.0);
     assert_eq!(metrics["webupdates_backlog_events"], 0.0);
     assert_eq!(metrics[&format!("webupdates_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"))], 1.0);
-    assert!((1.0..=2.0).contains(&metrics["webupdates_publish_to_write_seconds_count"]), "once for each flush");
+    let flushes = metrics["webupdates_publish_to_write_seconds_count"];
+    assert!((1.0..=f64::from(published)).contains(&flushes), "once for each flush, not {flushes} times");
     assert!(metrics["webupdates_publish_to_write_seconds_sum"] > 0.0);
 }
 

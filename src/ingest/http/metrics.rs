@@ -153,7 +153,8 @@ impl Scrape {
         if let Some(RegistryFigures { outbox_bytes, .. }) = &self.registry {
             page.gauge("outbox_bytes", "Bytes that wait for all browsers together", count(*outbox_bytes))?;
         }
-        let help = "From the oldest broadcast of a worker's flush until the last browser that takes bytes has it";
+        let help =
+            "From the oldest broadcast that began a worker's flush until the last browser that takes bytes has it";
         stats.publish_to_write.encode(page.begin("publish_to_write_seconds", help, MetricType::Histogram)?)
     }
 
