@@ -82,12 +82,15 @@ for (const generation of ['3.9', '3.0']) {
     // The worker wakes: task and log run live, and an image comes.
     await command(workers, 'wakeup');
     await row(workers, 'awake', 'worker-1');
-    assert.ok(!hasRow(await row(jobs, 'Saved:'), 'completed', render.name), 'the log comes while the task runs');
+    await row(jobs, 'Saved:');
     await row(jobs, 'completed', render.name);
     await row(jobs, 'Blender quit');
-    // The page also fetches the end of the log when the task changes: its lines came live all the same.
-    const isLine = (frame) => frame.startsWith('42["/tasklog",') && frame.includes('Blender quit');
-    await told.until((frames) => frames.some(isLine), 'the log to be sent');
+    // The page also fetches the end of the log when the task changes: its lines came live all the same, while the task ran.
+    const isLine = (words) => (frame) => frame.startsWith('42["/tasklog",') && frame.includes(words);
+    const isDone = (frame) => frame.startsWith('42["/task",') && frame.includes(render.id) && frame.includes('"status":"completed"');
+    await told.until((frames) => frames.some(isLine('Blender quit')) && frames.some(isDone), 'the log and the end of the task to be sent');
+    const [line, done] = [isLine('Saved:'), isDone].map((wanted) => told.entries.findIndex(wanted));
+    assert.ok(line >= 0 && line < done, `the log comes while the task runs: its first line is frame ${line}, the end frame ${done}`);
     await jobs.waitForFunction(
       (job) => [...document.images].some((image) => image.src.includes(`${job}/last-rendered`) && image.naturalWidth > 0),
       { timeout: PATIENCE_MS },
