@@ -192,8 +192,8 @@ pub struct Options {
     #[arg(long, value_name = "TIME", env = "WEBUPDATES_SHUTDOWN_TIMEOUT", default_value = "10s", value_parser = positive_duration)]
     pub shutdown_timeout: Duration,
 
-    /// Threads that serve browsers
-    #[arg(long, value_name = "N", env = "WEBUPDATES_WORKERS", default_value_t = 1, value_parser = workers())]
+    /// Threads that serve browsers [default: one for each core, at most 2]
+    #[arg(long, value_name = "N", env = "WEBUPDATES_WORKERS", default_value_t = default_workers(), hide_default_value = true, value_parser = workers())]
     pub workers: usize,
 }
 
@@ -233,6 +233,11 @@ fn at_least_one() -> impl clap::builder::TypedValueParser<Value = usize> {
 fn head_size() -> impl clap::builder::TypedValueParser<Value = usize> {
     use clap::builder::TypedValueParser as _;
     clap::builder::RangedU64ValueParser::<u64>::new().range(1024..=131_072).map(|number| number as usize)
+}
+
+/// Two reach the last of a thousand browsers sooner than one, for the same work; more is for those who have the cores to spare.
+fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().min(2))
 }
 
 fn workers() -> impl clap::builder::TypedValueParser<Value = usize> {
