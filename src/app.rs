@@ -212,7 +212,7 @@ fn transport_options(options: &Options, secrets: &Secrets) -> transport::Options
         handshake_timeout: options.handshake_timeout,
         keep_alive: options.keep_alive,
         proxy: options.manager.clone().map(|manager| Proxy::new(manager, certificate.is_some())),
-        auth: options.auth_url.clone().map(|url| Auth { url, timeout: options.auth_timeout }),
+        auth: options.auth_url.clone().map(|url| Auth::new(url, options.auth_timeout)),
         tls: certificate.map(|certificate| Acceptor::new(certificate, options.handshake_timeout)),
     }
 }

@@ -1,6 +1,13 @@
 //! Forward authentication: whether a browser may come in is asked of somebody who knows its cookies.
 
-use std::{cell::Cell, net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use actix_http::{
     RequestHead, StatusCode,
@@ -12,7 +19,7 @@ use tokio::sync::Semaphore;
 use super::handshake::Refusal;
 use crate::client::{Address, http_client};
 
-/// Questions that a worker has open at once; further ones wait for their turn, within their time.
+/// Questions that are open at once; further ones wait for their turn, within their time.
 const MAX_QUESTIONS: usize = 64;
 
 /// Bytes of an answer that are read, so that its connection can carry the next question. Only its status counts.
@@ -24,12 +31,21 @@ const FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
 
-/// Who is asked.
+/// Who is asked, by all workers together.
 #[derive(Debug, Clone)]
 pub struct Auth {
-    pub url: Address,
-    /// How long an answer may take.
-    pub timeout: Duration,
+    url: Address,
+    timeout: Duration,
+    turns: Arc<Semaphore>,
+    /// Whether the last question was answered with yes or no.
+    answers: Arc<AtomicBool>,
+}
+
+impl Auth {
+    /// `timeout`: how long an answer may take.
+    pub fn new(url: Address, timeout: Duration) -> Self {
+        Self { url, timeout, turns: Arc::new(Semaphore::new(MAX_QUESTIONS)), answers: Arc::new(AtomicBool::new(true)) }
+    }
 }
 
 /// Asks for the browsers of one worker.
@@ -38,9 +54,6 @@ pub(super) struct Guard {
     /// Whether browsers come over TLS.
     tls: bool,
     http: awc::Client,
-    turns: Semaphore,
-    /// Whether the last question was answered with yes or no.
-    answers: Cell<bool>,
 }
 
 /// Why there was no yes and no no.
@@ -57,7 +70,7 @@ enum NoAnswer {
 impl Guard {
     pub(super) fn new(auth: Auth, tls: bool) -> Self {
         let http = http_client(&auth.url, auth.timeout);
-        Self { auth, tls, http, turns: Semaphore::new(MAX_QUESTIONS), answers: Cell::new(true) }
+        Self { auth, tls, http }
     }
 
     /// Whether whoever sends this request may come in.
@@ -69,7 +82,7 @@ impl Guard {
             status => Err(NoAnswer::Status(status)),
         });
         // A whole farm's browsers may ask: it is enough to say what changes.
-        let answered_before = self.answers.replace(answer.is_ok());
+        let answered_before = self.auth.answers.swap(answer.is_ok(), Ordering::Relaxed);
         match answer {
             Ok(decided) => {
                 if !answered_before {
@@ -90,7 +103,7 @@ impl Guard {
 
     async fn ask(&self, head: &RequestHead, peer: Option<SocketAddr>) -> Result<StatusCode, NoAnswer> {
         // Nobody closes the semaphore.
-        let _turn = self.turns.acquire().await;
+        let _turn = self.auth.turns.acquire().await;
         let mut question = self.http.get(self.auth.url.as_str()).no_decompress();
         for name in [header::COOKIE, header::AUTHORIZATION] {
             for value in head.headers().get_all(&name) {
