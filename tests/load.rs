@@ -55,7 +55,7 @@ impl Drop for Server {
 
 #[test]
 fn flat_out_nothing_is_lost_doubled_or_out_of_order() {
-    let server = Server::start(&[]);
+    let server = Server::start(&["--workers", "1"]);
     server.bears(&["--clients", "300", "--events", "500"]);
     server.bears(&["--clients", "300", "--events", "2000", "--batch", "100"]);
 }
