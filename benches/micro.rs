@@ -5,18 +5,17 @@ use std::{hint::black_box, sync::Arc, time::Duration};
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use flamenco_webupdates::{
     clock,
-    farm::{EventKind, FarmEvent, Room},
+    farm::{EventKind, FarmEvent, Room, decode},
     frame::Frame,
-    ingest::decode,
     membership::Membership,
-    outbox::{Home, Limits, Outbox, Taker, Workers},
+    outbox::{Home, Outbox, OutboxLimits, Taker, Workers},
     protocol::{Connection, EnginePacket, SocketPacket, engine_payload, write_ack},
 };
 
 const JOB_UPDATE: &str = r#"{"delete_requested_at":"2026-11-23T17:19:36.263210358Z","id":"2cffd0ea-1dac-44c0-b414-5a2ca7930d63","name":"shot_010_anim 🎬","previous_status":"queued","priority":50,"refresh_tasks":false,"status":"active","steps_completed":3,"steps_total":25,"type":"simple-blender-render","updated":"2026-11-23T17:19:36.263210358Z"}"#;
 const SUBSCRIPTION: &str =
     r#"4217["/subscription",{"op":"subscribe","type":"job","uuid":"2cffd0ea-1dac-44c0-b414-5a2ca7930d63"}]"#;
-const LIMITS: Limits = Limits { bytes: 1 << 20, age: Duration::from_secs(10), lag: Duration::from_secs(1) };
+const LIMITS: OutboxLimits = OutboxLimits { bytes: 1 << 20, age: Duration::from_secs(10), lag: Duration::from_secs(1) };
 
 fn event() -> Arc<FarmEvent> {
     Arc::new(FarmEvent::parse(EventKind::JobUpdate, JOB_UPDATE).expect("it is valid"))
@@ -94,7 +93,7 @@ fn outbox(c: &mut Criterion) {
         group.bench_with_input(BenchmarkId::new("push, copy and drop", frames), &frames, |b, &frames| {
             let outbox = Outbox::new();
             let home = Home { worker: Workers::new().claim().expect("the first is free"), slot: 0 };
-            outbox.attach(home, Taker::Stream);
+            outbox.set_home(home, Taker::Stream);
             let mut scratch = Vec::with_capacity(1 << 20);
             let mut seq = 0;
             b.iter(|| {

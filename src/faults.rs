@@ -1,6 +1,7 @@
-//! Faults on purpose, with which tests prove that the server survives them.
+//! Fault injection, with which tests prove that the server survives faults.
 //!
-//! Only with the feature `fault-injection`, which no release is built with: without it every function here is nothing.
+//! Active only with the feature `fault-injection`, which no release enables. Without it every
+//! function here is empty.
 
 #[cfg(not(feature = "fault-injection"))]
 pub use self::none::*;
@@ -19,6 +20,12 @@ mod none {
 
     #[inline(always)]
     pub fn receiving(_actor: &str) {}
+
+    #[inline(always)]
+    pub fn running(_task: &str) {}
+
+    #[inline(always)]
+    pub fn ending_thread(_task: &str) {}
 }
 
 #[cfg(feature = "fault-injection")]
@@ -35,58 +42,62 @@ mod some {
 
     use crate::farm::{EventId, EventKind};
 
-    /// What shall go wrong, where and when.
+    /// A fault to inject, with its place and time.
     #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
     #[serde(deny_unknown_fields)]
     pub struct Fault {
-        /// The actor's name in logs.
+        /// The actor's or task's name in logs.
         actor: String,
         when: When,
-        /// For [`When::AlwaysOnEvent`]: what the Manager calls the event.
+        /// For [`When::AlwaysOnEvent`]: the event's id.
         event_id: Option<String>,
-        /// For [`When::MidFanOut`]: how many sessions, at least, have the broadcast by then.
+        /// For [`When::MidFanOut`]: the minimum number of sessions that have the broadcast at that
+        /// time.
         #[serde(default)]
         after: u64,
-        /// For [`When::MidFanOut`]: the kind of event that is broadcast by then; any if this is absent.
+        /// For [`When::MidFanOut`]: the kind of event being broadcast; any kind if absent.
         kind: Option<String>,
-        /// Milliseconds for which the actor stands still, instead of failing.
+        /// Milliseconds for which the actor blocks instead of panicking.
         stall_ms: Option<u64>,
     }
 
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
     #[serde(rename_all = "kebab-case")]
     enum When {
-        /// Once: at the next broadcast, or at a session's next message.
+        /// Once: at the next broadcast, at a session's next message, or in a task's next round.
         NextPublish,
         /// Once: in the middle of the next broadcast that reaches enough sessions.
         MidFanOut,
         /// Each time this event is tried.
         AlwaysOnEvent,
+        /// Once: in a task's next round its whole thread ends.
+        EndThread,
     }
 
     static ARMED: Mutex<Vec<Fault>> = Mutex::new(Vec::new());
-    /// How many of them there are: what is asked at every push costs no lock.
+    /// The number of armed faults, so that the check at every push needs no lock.
     static COUNT: AtomicUsize = AtomicUsize::new(0);
 
-    /// From now on this goes wrong.
+    /// Arms a fault.
     pub fn arm(fault: Fault) {
         let mut armed = ARMED.lock().unwrap_or_else(PoisonError::into_inner);
         armed.push(fault);
         COUNT.store(armed.len(), Ordering::Release);
     }
 
-    /// An actor begins to publish this event.
+    /// Called when an actor begins to publish this event.
     pub fn publishing(actor: &str, event: Option<&EventId>) {
         fail_if(|fault| match fault.when {
             When::NextPublish => fault.actor == actor,
             When::AlwaysOnEvent => {
                 fault.actor == actor && fault.event_id.as_deref() == event.map(EventId::as_str) && event.is_some()
             }
-            When::MidFanOut => false,
+            When::MidFanOut | When::EndThread => false,
         });
     }
 
-    /// The registry has given a broadcast to this many sessions, or to one more that it does not know of yet.
+    /// Called when the registry has delivered a broadcast to this many sessions, or to one more
+    /// that is not counted yet.
     pub fn fanning_out(kind: EventKind, deliveries: u64) {
         fail_if(|fault| {
             fault.when == When::MidFanOut
@@ -95,9 +106,23 @@ mod some {
         });
     }
 
-    /// An actor begins to handle a client's message.
+    /// Called when an actor begins to handle a client's message.
     pub fn receiving(actor: &str) {
         fail_if(|fault| fault.when == When::NextPublish && fault.actor == actor);
+    }
+
+    /// Called when a task begins its next round.
+    pub fn running(task: &str) {
+        fail_if(|fault| fault.when == When::NextPublish && fault.actor == task);
+    }
+
+    /// A task begins its next round, in a thread that may end.
+    pub fn ending_thread(task: &str) {
+        if COUNT.load(Ordering::Acquire) > 0
+            && take(|fault| fault.when == When::EndThread && fault.actor == task).is_some()
+        {
+            actix_rt::Arbiter::current().stop();
+        }
     }
 
     fn fail_if(is_due: impl Fn(&Fault) -> bool) {
@@ -107,7 +132,7 @@ mod some {
         if let Some(fault) = take(is_due) {
             match fault.stall_ms {
                 Some(milliseconds) => std::thread::sleep(Duration::from_millis(milliseconds)),
-                #[expect(clippy::panic, reason = "this is what it is for")]
+                #[expect(clippy::panic, reason = "fault injection panics on purpose")]
                 None => panic!("a fault on purpose"),
             }
         }

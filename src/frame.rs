@@ -6,53 +6,73 @@ use std::{
 };
 
 use crate::{
-    farm::{
-        FarmEvent,
-        supersede::{self, Entity},
-    },
-    protocol::{engine_payload, write_event},
+    farm::{Entity, EventKind, FarmEvent, supersede},
+    protocol::{engine_payload, write_event, write_event_with},
 };
 
-/// The longest header of an unmasked WebSocket frame (RFC 6455 §5.2).
+/// The length of the longest header of an unmasked WebSocket frame (RFC 6455 §5.2).
 const MAX_HEADER: usize = 10;
 const FIN_TEXT: u8 = 0x81;
 const FIN_PONG: u8 = 0x8a;
 
-/// An Engine.IO packet with its WebSocket header in front, made once and written to any number of clients.
+/// An Engine.IO packet with its WebSocket header in front, encoded once and written to any number
+/// of clients.
 ///
-/// Frames from the server are not masked (RFC 6455 §5.1), so the header is the same for every client. So is what a polling
-/// body holds of it, which is made when the first polling client takes it.
+/// Frames from the server are not masked (RFC 6455 §5.1), so the header is the same for every
+/// client. The form for polling bodies is also encoded once, when the first polling client needs
+/// it.
 #[derive(Debug)]
 pub struct Frame {
-    /// `MAX_HEADER` bytes of which the last few are the header, then the packet.
+    /// `MAX_HEADER` bytes, of which the last few are the header, then the packet.
     buffer: Box<[u8]>,
     header_start: u8,
     polling: OnceLock<Box<[u8]>>,
     published: Instant,
-    state: Option<State>,
+    is_chat: bool,
+    state: Option<EntityState>,
 }
 
-/// The state of an entity, as a frame tells it.
+/// The state of an entity that a frame carries.
 #[derive(Debug)]
-struct State {
+struct EntityState {
     entity: Entity,
     event: Arc<FarmEvent>,
 }
 
 impl Frame {
-    /// A text packet for one client: an answer, an acknowledgement.
+    /// Encodes a text packet for one client: a response or an acknowledgement.
     pub fn text(now: Instant, write_packet: impl FnOnce(&mut Vec<u8>)) -> Arc<Self> {
         Arc::new(Self::new(FIN_TEXT, now, None, 128, write_packet))
     }
 
-    /// The packet that tells `event`.
+    /// Encodes the packet for `event`.
     pub fn event(now: Instant, event: &Arc<FarmEvent>) -> Arc<Self> {
-        let state = supersede::entity(event).map(|entity| State { entity, event: event.clone() });
+        let state = event.entity().map(|entity| EntityState { entity, event: event.clone() });
         let size = event.json().len() + 64;
-        Arc::new(Self::new(FIN_TEXT, now, state, size, |out| write_event(out, event.wire_name(), event.json())))
+        let frame = Self::new(FIN_TEXT, now, state, size, |out| write_event(out, event.wire_name(), event.json()));
+        Arc::new(Self { is_chat: event.kind() == EventKind::ChatMessage, ..frame })
     }
 
-    /// What to send instead of this frame, which waits still, and of `newer`, which tells the same entity's state.
+    /// Encodes the packet for a client that can resume: with the event's token, and never replaced by
+    /// a newer one or left out.
+    pub fn with_token(now: Instant, event: &FarmEvent, token: &str) -> Arc<Self> {
+        Self::event_with(now, event, &format!("\"{token}\""))
+    }
+
+    /// Encodes the packet of an event that is the last known state of its entity.
+    pub fn of_state(now: Instant, event: &FarmEvent) -> Arc<Self> {
+        Self::event_with(now, event, r#"{"state":true}"#)
+    }
+
+    fn event_with(now: Instant, event: &FarmEvent, more: &str) -> Arc<Self> {
+        let size = event.json().len() + more.len() + 64;
+        Arc::new(Self::new(FIN_TEXT, now, None, size, |out| {
+            write_event_with(out, event.wire_name(), event.json(), more);
+        }))
+    }
+
+    /// Returns the frame to send instead of this waiting one and of `newer`, which carries a newer
+    /// state of the same entity.
     pub fn superseded_by(&self, newer: &Arc<Self>) -> Arc<Self> {
         let merged = self.state.as_ref().zip(newer.state.as_ref());
         match merged.and_then(|(old, new)| supersede::merge(&old.event, &new.event)) {
@@ -61,7 +81,8 @@ impl Frame {
         }
     }
 
-    /// The answer to a WebSocket ping (RFC 6455 §5.5.3). Only a WebSocket transport may send it.
+    /// Encodes the answer to a WebSocket ping (RFC 6455 §5.5.3). Only a WebSocket transport may
+    /// send it.
     pub fn websocket_pong(now: Instant, data: &[u8]) -> Arc<Self> {
         Arc::new(Self::new(FIN_PONG, now, None, data.len(), |out| out.extend_from_slice(data)))
     }
@@ -69,7 +90,7 @@ impl Frame {
     fn new(
         first: u8,
         published: Instant,
-        state: Option<State>,
+        state: Option<EntityState>,
         size: usize,
         write_packet: impl FnOnce(&mut Vec<u8>),
     ) -> Self {
@@ -84,16 +105,22 @@ impl Frame {
             header_start: header_start as u8,
             polling: OnceLock::new(),
             published,
+            is_chat: false,
             state,
         }
     }
 
-    /// The bytes for a WebSocket: header and packet.
+    /// Returns whether it is a chat message, which may be left out for a client that does not read.
+    pub fn is_chat(&self) -> bool {
+        self.is_chat
+    }
+
+    /// Returns the bytes for a WebSocket: header and packet.
     pub fn websocket(&self) -> &[u8] {
         &self.buffer[usize::from(self.header_start)..]
     }
 
-    /// The packet alone; `None` for a frame that exists on WebSockets only.
+    /// Returns the packet alone, or `None` for a frame that exists only on WebSockets.
     pub fn packet(&self) -> Option<&str> {
         if self.buffer[usize::from(self.header_start)] != FIN_TEXT {
             return None;
@@ -101,7 +128,8 @@ impl Frame {
         std::str::from_utf8(&self.buffer[MAX_HEADER..]).ok()
     }
 
-    /// The bytes for a polling body in text framing: length and packet; nothing for a frame that exists on WebSockets only.
+    /// Returns the bytes for a polling body in text framing: length and packet. Empty for a frame
+    /// that exists only on WebSockets.
     pub fn polling(&self) -> &[u8] {
         self.polling.get_or_init(|| {
             let mut framed = Vec::new();
@@ -110,12 +138,12 @@ impl Frame {
         })
     }
 
-    /// When it was made.
+    /// Returns when the frame was encoded.
     pub fn published(&self) -> Instant {
         self.published
     }
 
-    /// Whose state it tells, when a newer frame may take its place.
+    /// Returns the entity whose state it carries, if a newer frame may replace it.
     pub fn entity(&self) -> Option<Entity> {
         self.state.as_ref().map(|state| state.entity)
     }

@@ -1,62 +1,136 @@
-//! What somebody is interested in, for a source that tells only what it is asked for.
+//! The demand for rooms whose updates a source must subscribe to: which rooms have members, in
+//! which order they are supplied, and whether they are.
+//!
+//! Sessions write it, and one source reads it.
+//!
+//! ```text
+//! session ── Stays::enter, leave ──▶ Interest ── changes(): room and turn ──▶ source
+//!         ◀── Stays::supply ───────           ◀── set_supply(room) ──────────
+//! ```
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot};
 
-use crate::farm::Room;
+use crate::{farm::Room, slots::Shrink, stats::Refused};
 
-/// Rooms with members whose events have to be asked for, and whether they are supplied with them.
+/// The number of rooms of a session that count as its first ones. A page needs two, a job's and a
+/// task log's.
+const FIRST_ROOMS: usize = 4;
+
+/// The maximum number of rooms with members. Beyond it, a session can add only its first rooms.
+const MAX_ROOMS: usize = 50_000;
+
+/// A room's place in the order of supply.
 ///
-/// Sessions write it, one source reads it.
+/// The first rooms of all sessions come before the next ones of any session; each further group is
+/// as big as all groups before it. Within a group, the first session of each address comes before
+/// the second session of any address. A session with hundreds of rooms, or an address with hundreds
+/// of sessions, therefore cannot displace a page that needs two rooms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Turn(u32);
+
+impl Turn {
+    /// The turn of a room without members.
+    pub const LAST: Self = Self(u32::MAX);
+
+    /// The earliest turn.
+    pub const FIRST: Self = Self(0);
+
+    const GROUP: u32 = 24;
+
+    /// Returns the turn of the `rank`th room of a session that is the `ordinal`th of its address, both counted from 0.
+    pub fn new(rank: usize, ordinal: u32) -> Self {
+        let group = (rank / FIRST_ROOMS).checked_ilog2().map_or(0, |doublings| doublings + 1);
+        Self(group << Self::GROUP | ordinal.min((1 << Self::GROUP) - 1))
+    }
+
+    /// Returns whether the room is among the first of some session.
+    pub fn is_of_first_rooms(self) -> bool {
+        self.0 >> Self::GROUP == 0
+    }
+}
+
+/// Whether a room's updates arrive from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Supply {
+    /// The source is working on it, or is disconnected.
+    Pending,
+    Supplied,
+    Missing(Shortage),
+}
+
+/// Why a room is not supplied. Browsers receive the text in the acknowledgement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Shortage {
+    #[error("the Manager does not know this job or task; updates begin once it does")]
+    Unknown,
+    #[error("the server follows too many jobs and tasks; updates begin once there is room")]
+    Full,
+    #[error("the Manager has not accepted the subscription; it is tried again")]
+    Failed,
+    #[error("too many subscriptions, ignoring request")]
+    TooMany,
+}
+
+impl Shortage {
+    pub const ALL: [Self; 4] = [Self::Unknown, Self::Full, Self::Failed, Self::TooMany];
+
+    /// Returns the refusal that counts it.
+    pub fn refused(self) -> Refused {
+        match self {
+            Self::Unknown => Refused::UnknownEntity,
+            Self::Full => Refused::RelayFull,
+            Self::Failed => Refused::SubscriptionFailed,
+            Self::TooMany => Refused::TooManyRooms,
+        }
+    }
+}
+
+/// The demand for rooms that a source must subscribe to.
 #[derive(Debug, Default)]
 pub struct Interest {
-    rooms: Mutex<Rooms>,
+    demand: Mutex<Demand>,
     changed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Rooms {
-    known: HashMap<Room, Supply>,
-    /// Rooms that became occupied or empty since the source looked, each at most once.
+struct Demand {
+    rooms: HashMap<Room, Wish>,
+    /// The number of sessions with rooms, by address.
+    sessions: HashMap<IpAddr, u32>,
+    /// Rooms whose turn has changed since the last call of [`Interest::changes`], each at most
+    /// once.
     changed: Vec<Room>,
 }
 
 #[derive(Debug)]
-struct Supply {
-    members: usize,
-    is_supplied: watch::Sender<bool>,
+struct Wish {
+    /// The turn of each member.
+    turns: Vec<Turn>,
+    supply: Supply,
+    waiting: Vec<oneshot::Sender<Supply>>,
     is_change_noted: bool,
 }
 
-/// A session's stay in a room: ends when it is dropped.
+/// The rooms of one session. Dropping it leaves them.
 #[derive(Debug)]
-pub struct Stay {
+pub struct Stays {
     interest: Arc<Interest>,
-    room: Room,
+    client: IpAddr,
+    ordinal: u32,
+    rooms: Vec<(Room, Turn)>,
 }
 
 impl Interest {
-    /// `None` for a room that is always supplied.
-    pub fn enter(self: &Arc<Self>, room: Room) -> Option<Stay> {
-        if !is_on_demand(room) {
-            return None;
-        }
-        let mut rooms = self.rooms();
-        let supply = rooms.known.entry(room).or_insert_with(Supply::new);
-        supply.members += 1;
-        if supply.members == 1 {
-            self.note_change(&mut rooms, room);
-        }
-        Some(Stay { interest: self.clone(), room })
-    }
-
-    /// The rooms that became occupied (`true`) or empty since the last call, as they are now. Waits for one.
-    pub async fn changes(&self) -> Vec<(Room, bool)> {
+    /// Waits until the turns of rooms change, and returns them. `None` is the turn of a room
+    /// without members.
+    pub async fn changes(&self) -> Vec<(Room, Option<Turn>)> {
         loop {
             let changes = self.take_changes();
             if !changes.is_empty() {
@@ -66,168 +140,292 @@ impl Interest {
         }
     }
 
-    /// Every room that is occupied now.
-    pub fn occupied(&self) -> Vec<Room> {
-        self.rooms().known.iter().filter(|(_, supply)| supply.members > 0).map(|(&room, _)| room).collect()
+    /// Returns every room that has members now.
+    pub fn occupied(&self) -> Vec<(Room, Turn)> {
+        self.demand().rooms.iter().filter_map(|(&room, wish)| Some((room, wish.turn()?))).collect()
     }
 
-    /// Tells those who wait for it whether what happens from now on reaches the room.
-    pub fn set_supplied(&self, room: Room, is_supplied: bool) {
-        let mut rooms = self.rooms();
-        match rooms.known.get_mut(&room) {
-            Some(supply) => {
-                supply.is_supplied.send_replace(is_supplied);
-            }
-            None if is_supplied => {
-                let supply = Supply::new();
-                supply.is_supplied.send_replace(true);
-                rooms.known.insert(room, supply);
-            }
-            None => {}
+    /// Records whether the room is supplied, and wakes the sessions that wait for it.
+    pub fn set_supply(&self, room: Room, supply: Supply) {
+        let mut demand = self.demand();
+        if supply != Supply::Pending {
+            demand.rooms.entry(room).or_insert_with(Wish::new);
         }
-        rooms.forget_if_idle(room);
+        let Some(wish) = demand.rooms.get_mut(&room) else { return };
+        wish.supply = supply;
+        if supply != Supply::Pending {
+            for waiting in wish.waiting.drain(..) {
+                // A session may have ended meanwhile.
+                let _ = waiting.send(supply);
+            }
+        }
+        demand.forget_if_idle(room);
     }
 
-    fn take_changes(&self) -> Vec<(Room, bool)> {
-        let mut rooms = self.rooms();
-        let changed = std::mem::take(&mut rooms.changed);
+    fn take_changes(&self) -> Vec<(Room, Option<Turn>)> {
+        let mut demand = self.demand();
+        let changed = std::mem::take(&mut demand.changed);
         let mut changes = Vec::with_capacity(changed.len());
         for room in changed {
-            if let Some(supply) = rooms.known.get_mut(&room) {
-                supply.is_change_noted = false;
-                changes.push((room, supply.members > 0));
+            if let Some(wish) = demand.rooms.get_mut(&room) {
+                wish.is_change_noted = false;
+                changes.push((room, wish.turn()));
             }
-            rooms.forget_if_idle(room);
+            demand.forget_if_idle(room);
         }
         changes
     }
 
-    fn note_change(&self, rooms: &mut Rooms, room: Room) {
-        let Some(supply) = rooms.known.get_mut(&room) else { return };
-        if !std::mem::replace(&mut supply.is_change_noted, true) {
-            rooms.changed.push(room);
+    /// Returns whether a room is supplied, or a channel that reports it later.
+    fn state(&self, room: Room) -> Result<Supply, oneshot::Receiver<Supply>> {
+        let mut demand = self.demand();
+        let Some(wish) = demand.rooms.get_mut(&room) else { return Ok(Supply::Pending) };
+        if wish.supply != Supply::Pending {
+            return Ok(wish.supply);
+        }
+        if wish.waiting.len() == wish.waiting.capacity() {
+            wish.waiting.retain(|waiting| !waiting.is_closed());
+        }
+        let (sender, receiver) = oneshot::channel();
+        wish.waiting.push(sender);
+        Err(receiver)
+    }
+
+    fn leave(&self, demand: &mut Demand, room: Room, turn: Turn) {
+        let Some(wish) = demand.rooms.get_mut(&room) else { return };
+        let before = wish.turn();
+        if let Some(index) = wish.turns.iter().position(|other| *other == turn) {
+            wish.turns.swap_remove(index);
+            wish.turns.shrink_if_sparse();
+        }
+        if wish.turn() != before {
+            self.note_change(demand, room);
+        }
+    }
+
+    fn note_change(&self, demand: &mut Demand, room: Room) {
+        let Some(wish) = demand.rooms.get_mut(&room) else { return };
+        if !std::mem::replace(&mut wish.is_change_noted, true) {
+            demand.changed.push(room);
             self.changed.notify_one();
         }
     }
 
-    fn leave(&self, room: Room) {
-        let mut rooms = self.rooms();
-        let Some(supply) = rooms.known.get_mut(&room) else { return };
-        supply.members -= 1;
-        if supply.members == 0 {
-            self.note_change(&mut rooms, room);
-        }
-    }
-
-    fn rooms(&self) -> MutexGuard<'_, Rooms> {
-        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    fn demand(&self) -> MutexGuard<'_, Demand> {
+        self.demand.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Stay {
-    pub fn room(&self) -> Room {
-        self.room
+impl Stays {
+    /// Registers a session of this address, without rooms.
+    pub fn new(interest: Arc<Interest>, client: IpAddr) -> Self {
+        let ordinal = {
+            let mut demand = interest.demand();
+            let sessions = demand.sessions.entry(client).or_default();
+            *sessions += 1;
+            *sessions - 1
+        };
+        Self { interest, client, ordinal, rooms: Vec::new() }
     }
 
-    /// Waits until what happens from now on reaches the room, but no longer than `limit`.
-    pub fn supplied(&self, limit: Duration) -> impl Future<Output = ()> + use<> {
-        let is_supplied = self.interest.rooms().known.get(&self.room).map(|supply| supply.is_supplied.subscribe());
+    /// Enters a room. Does nothing for a room that is always supplied, or that the session is in.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Shortage::TooMany`] if there are `MAX_ROOMS` rooms already.
+    pub fn enter(&mut self, room: Room) -> Result<(), Shortage> {
+        if !room.is_of_entity() || self.is_in(room) {
+            return Ok(());
+        }
+        let turn = Turn::new(self.rooms.len(), self.ordinal);
+        let mut demand = self.interest.demand();
+        let is_new = !demand.rooms.contains_key(&room);
+        if is_new && demand.rooms.len() >= MAX_ROOMS && !turn.is_of_first_rooms() {
+            return Err(Shortage::TooMany);
+        }
+        let wish = demand.rooms.entry(room).or_insert_with(Wish::new);
+        let before = wish.turn();
+        wish.turns.push(turn);
+        if before.is_none_or(|before| turn < before) {
+            self.interest.note_change(&mut demand, room);
+        }
+        drop(demand);
+        self.rooms.push((room, turn));
+        Ok(())
+    }
+
+    pub fn leave(&mut self, room: Room) {
+        if let Some(index) = self.rooms.iter().position(|(stay, _)| *stay == room) {
+            let (room, turn) = self.rooms.swap_remove(index);
+            self.rooms.shrink_if_sparse();
+            self.interest.leave(&mut self.interest.demand(), room, turn);
+        }
+    }
+
+    /// Waits until it is known whether the room is supplied. Returns [`Supply::Pending`] after
+    /// `limit`.
+    pub fn supply(&self, room: Room, limit: Duration) -> impl Future<Output = Supply> + use<> {
+        let state = if self.is_in(room) { self.interest.state(room) } else { Ok(Supply::Supplied) };
         async move {
-            if let Some(mut is_supplied) = is_supplied {
-                // Late or never, the room is joined all the same.
-                let _ = tokio::time::timeout(limit, is_supplied.wait_for(|&is_supplied| is_supplied)).await;
+            match state {
+                Ok(supply) => supply,
+                Err(receiver) => match tokio::time::timeout(limit, receiver).await {
+                    Ok(Ok(supply)) => supply,
+                    Ok(Err(_)) | Err(_) => Supply::Pending,
+                },
+            }
+        }
+    }
+
+    fn is_in(&self, room: Room) -> bool {
+        self.rooms.iter().any(|(stay, _)| *stay == room)
+    }
+}
+
+impl Drop for Stays {
+    fn drop(&mut self) {
+        let mut demand = self.interest.demand();
+        for &(room, turn) in &self.rooms {
+            self.interest.leave(&mut demand, room, turn);
+        }
+        if let Some(sessions) = demand.sessions.get_mut(&self.client) {
+            *sessions -= 1;
+            if *sessions == 0 {
+                demand.sessions.remove(&self.client);
+                demand.sessions.shrink_if_sparse();
             }
         }
     }
 }
 
-impl Drop for Stay {
-    fn drop(&mut self) {
-        self.interest.leave(self.room);
-    }
-}
-
-impl Rooms {
-    /// Keeps only what says something: a room with members, one that is supplied, one that the source has yet to look at.
+impl Demand {
+    /// Removes a room without members that the source has seen and does not supply.
     fn forget_if_idle(&mut self, room: Room) {
-        let idle = |supply: &Supply| supply.members == 0 && !supply.is_change_noted && !*supply.is_supplied.borrow();
-        if self.known.get(&room).is_some_and(idle) {
-            self.known.remove(&room);
+        let idle = |wish: &Wish| wish.turns.is_empty() && !wish.is_change_noted && wish.supply == Supply::Pending;
+        if self.rooms.get(&room).is_some_and(idle) {
+            self.rooms.remove(&room);
+            self.rooms.shrink_if_sparse();
         }
     }
 }
 
-impl Supply {
+impl Wish {
     fn new() -> Self {
-        Self { members: 0, is_supplied: watch::Sender::new(false), is_change_noted: false }
+        Self { turns: Vec::new(), supply: Supply::Pending, waiting: Vec::new(), is_change_noted: false }
     }
-}
 
-fn is_on_demand(room: Room) -> bool {
-    match room {
-        Room::Job(_) | Room::TaskLog(_) => true,
-        Room::Jobs | Room::Workers | Room::LastRendered | Room::WorkerTags | Room::Chat => false,
+    fn turn(&self) -> Option<Turn> {
+        self.turns.iter().min().copied()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use futures_util::FutureExt;
 
     use super::*;
 
     const MOMENT: Duration = Duration::from_millis(20);
+    const LONG: Duration = Duration::from_secs(60);
 
-    fn job() -> Room {
-        Room::Job("4b2c1f0e-7c3f-4f0f-9a53-2f6d1b7f6c21".parse().unwrap())
+    fn job(number: usize) -> Room {
+        Room::Job(format!("00000000-0000-4000-8000-{number:012}").parse().unwrap())
+    }
+
+    fn stays(interest: &Arc<Interest>, last: u8) -> Stays {
+        Stays::new(interest.clone(), Ipv4Addr::new(10, 0, 0, last).into())
     }
 
     #[test]
-    fn only_the_first_and_the_last_member_make_a_difference() {
+    fn only_a_change_of_turn_makes_a_difference() {
         let interest = Arc::new(Interest::default());
-        assert!(interest.enter(Room::Jobs).is_none());
-        let (first, second) = (interest.enter(job()), interest.enter(job()));
-        assert_eq!(interest.take_changes(), [(job(), true)]);
-        drop(first);
+        let (mut first, mut second) = (stays(&interest, 1), stays(&interest, 2));
+        first.enter(Room::Jobs).unwrap();
         assert_eq!(interest.take_changes(), []);
-        assert_eq!(interest.occupied(), [job()]);
+        (0..FIRST_ROOMS).for_each(|number| second.enter(job(number)).unwrap());
+        second.enter(job(9)).unwrap();
+        assert_eq!(interest.take_changes()[FIRST_ROOMS], (job(9), Some(Turn::new(FIRST_ROOMS, 0))));
+        first.enter(job(9)).unwrap();
+        first.enter(job(9)).unwrap();
+        assert_eq!(interest.take_changes(), [(job(9), Some(Turn::new(0, 0)))], "it is among the first of some session");
+        first.leave(job(9));
+        assert_eq!(interest.take_changes(), [(job(9), Some(Turn::new(FIRST_ROOMS, 0)))]);
         drop(second);
-        assert_eq!(interest.take_changes(), [(job(), false)]);
-        assert!(interest.rooms().known.is_empty());
+        assert_eq!(interest.take_changes().len(), FIRST_ROOMS + 1);
+        drop(first);
+        assert!(interest.demand().rooms.is_empty() && interest.demand().sessions.is_empty());
     }
 
     #[test]
-    fn a_room_that_changes_before_anybody_looks_is_told_once_as_it_is() {
+    fn the_first_rooms_of_each_session_and_of_each_address_come_first() {
+        let turns: Vec<Turn> = [(0, 0), (3, 0), (0, 1), (0, 4999), (4, 0), (7, 3), (8, 0), (15, 9), (16, 0), (997, 0)]
+            .map(|(rank, ordinal)| Turn::new(rank, ordinal))
+            .into();
+        assert!(turns.is_sorted(), "{turns:?}");
+        assert_eq!(turns[0], turns[1]);
+        assert_eq!(turns.iter().filter(|turn| turn.is_of_first_rooms()).count(), 4);
+        assert!(Turn::new(usize::MAX, u32::MAX) < Turn::LAST);
+    }
+
+    #[test]
+    fn several_changes_of_a_room_are_reported_as_one() {
         let interest = Arc::new(Interest::default());
         for _ in 0..1000 {
-            drop(interest.enter(job()));
+            stays(&interest, 1).enter(job(1)).unwrap();
         }
-        assert_eq!(interest.rooms().changed.len(), 1);
-        assert_eq!(interest.take_changes(), [(job(), false)]);
+        assert_eq!(interest.demand().changed.len(), 1);
+        assert_eq!(interest.take_changes(), [(job(1), None)]);
+    }
+
+    #[test]
+    fn demand_is_bounded_but_each_session_gets_its_first_rooms() {
+        let interest = Arc::new(Interest::default());
+        let mut greedy: Vec<Stays> = (0..=MAX_ROOMS / 1000).map(|_| stays(&interest, 1)).collect();
+        let entered = (0..MAX_ROOMS).filter(|&number| greedy[number / 1000].enter(job(number)).is_ok()).count();
+        assert_eq!(entered, MAX_ROOMS);
+        assert_eq!(greedy[0].enter(job(MAX_ROOMS)), Err(Shortage::TooMany));
+        let mut modest = stays(&interest, 1);
+        let taken = (0..10).filter(|number| modest.enter(job(MAX_ROOMS + 1 + number)).is_ok()).count();
+        assert_eq!(taken, FIRST_ROOMS);
+        assert!(modest.enter(job(0)).is_ok(), "another session demands it already");
     }
 
     #[actix_rt::test]
-    async fn a_member_waits_until_the_room_is_supplied() {
+    async fn a_session_waits_until_its_room_is_supplied() {
         let interest = Arc::new(Interest::default());
-        let stay = interest.enter(job()).unwrap();
-        let mut waiting = Box::pin(stay.supplied(Duration::from_secs(60)));
+        let mut session = stays(&interest, 1);
+        session.enter(job(1)).unwrap();
+        let mut waiting = Box::pin(session.supply(job(1), LONG));
         assert!((&mut waiting).now_or_never().is_none());
-        interest.set_supplied(job(), true);
-        waiting.await;
-        // Also who comes while nobody else is left: the source stays for a while.
-        drop(stay);
-        assert_eq!(interest.take_changes(), [(job(), false)]);
-        let stay = interest.enter(job()).unwrap();
-        assert!(stay.supplied(Duration::from_secs(60)).now_or_never().is_some());
+        interest.set_supply(job(1), Supply::Supplied);
+        assert_eq!(waiting.await, Supply::Supplied);
+        // The source supplies an empty room for a while, for a session that returns.
+        drop(session);
+        assert_eq!(interest.take_changes(), [(job(1), None)]);
+        let mut session = stays(&interest, 1);
+        session.enter(job(1)).unwrap();
+        assert_eq!(session.supply(job(1), LONG).now_or_never(), Some(Supply::Supplied));
+        let missing = Supply::Missing(Shortage::Full);
+        interest.set_supply(job(1), missing);
+        assert_eq!(session.supply(job(1), LONG).now_or_never(), Some(missing));
+        assert_eq!(session.supply(Room::Jobs, LONG).now_or_never(), Some(Supply::Supplied));
     }
 
     #[actix_rt::test]
-    async fn nobody_waits_for_ever() {
+    async fn waiting_ends_and_leaves_nothing_behind() {
         let interest = Arc::new(Interest::default());
-        interest.enter(job()).unwrap().supplied(MOMENT).await;
-        let changes = interest.changes().await;
-        assert_eq!(changes, [(job(), false)]);
-        interest.set_supplied(job(), false);
-        assert!(interest.rooms().known.is_empty());
+        let mut session = stays(&interest, 1);
+        session.enter(job(1)).unwrap();
+        assert_eq!(session.supply(job(1), MOMENT).await, Supply::Pending);
+        for _ in 0..1000 {
+            drop(session.supply(job(1), LONG));
+        }
+        assert!(interest.demand().rooms[&job(1)].waiting.len() <= 8);
+        drop(session);
+        assert_eq!(interest.changes().await, [(job(1), None)]);
+        interest.set_supply(job(1), Supply::Pending);
+        assert!(interest.demand().rooms.is_empty());
     }
 }

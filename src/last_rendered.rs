@@ -1,4 +1,4 @@
-//! How often the global `Last-Rendered` room is told of one job's images.
+//! The throttle of the global `Last-Rendered` room.
 
 use std::{
     collections::HashMap,
@@ -6,9 +6,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::farm::JobId;
+use clap::Args;
 
-/// Holds back what comes too soon after the last update of the same job: at most one in an interval, and always the last one.
+use crate::{
+    farm::JobId,
+    options::{duration, heading},
+    slots::Shrink,
+};
+
+/// The options of the throttle.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct ThrottleOptions {
+    /// Minimum time between two images of one job in the room of all last-rendered images; 0s means
+    /// no limit
+    #[arg(long, value_name = "TIME", env = "WEBUPDATES_LAST_RENDERED_INTERVAL", default_value = "1s", value_parser = duration, help_heading = heading::DELIVERY, hide_short_help = true)]
+    pub last_rendered_interval: Duration,
+}
+
+/// Limits the updates of each job to one per interval, and always passes the last one.
 #[derive(Debug)]
 pub struct LastRendered<T> {
     interval: Duration,
@@ -26,7 +41,8 @@ impl<T> LastRendered<T> {
         Self { interval, jobs: HashMap::new() }
     }
 
-    /// Takes an update. It is given back when the room is to be told now; else it is held, in the place of one held before.
+    /// Takes an update. Returns it if the room gets it now; otherwise the throttle holds it and
+    /// replaces the one held before.
     pub fn offer(&mut self, job: JobId, update: T, now: Instant) -> Option<T> {
         match self.jobs.get_mut(&job) {
             Some(window) if !window.is_over(self.interval, now) || window.held.is_some() => {
@@ -41,7 +57,7 @@ impl<T> LastRendered<T> {
         }
     }
 
-    /// The held updates whose time has come.
+    /// Returns the held updates whose interval has passed.
     pub fn due(&mut self, now: Instant) -> Vec<T> {
         let mut due = Vec::new();
         self.jobs.retain(|_, window| {
@@ -52,15 +68,17 @@ impl<T> LastRendered<T> {
             window.since = now;
             held.map(|update| due.push(update)).is_some()
         });
+        // Walking a map takes time proportional to its capacity.
+        self.jobs.shrink_if_sparse();
         due
     }
 
-    /// All held updates, whether their time has come or not.
+    /// Returns all held updates, whether or not their interval has passed.
     pub fn release_all(&mut self) -> Vec<T> {
         self.jobs.drain().filter_map(|(_, window)| window.held).collect()
     }
 
-    /// When something is due, or forgotten, next, as seen from `now`.
+    /// Returns when the next update is due or the next job is dropped, as seen from `now`.
     pub fn next_due(&self, now: Instant) -> Option<Duration> {
         self.jobs.values().map(|window| (window.since + self.interval).saturating_duration_since(now)).min()
     }
@@ -106,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_past_its_time_is_not_overtaken() {
+    fn a_held_update_is_not_overtaken() {
         let start = clock::now();
         let mut throttle = LastRendered::new(Duration::from_secs(1));
         throttle.offer(job(1), "a", start);

@@ -1,43 +1,37 @@
-//! What systemd is told of this process, where it started it: that it is ready, that it is well, that it stops.
+//! Notifications to systemd, if it started this process: ready, healthy, stopping.
 
 use std::{sync::Arc, time::Duration};
 
-use sd_notify::NotifyState;
+use crate::{
+    actors::Hub,
+    system::{Notification, notify, watchdog},
+};
 
-use crate::actors::Hub;
-
-/// Browsers and the Manager can connect.
+/// Reports that browsers and the Manager can connect.
 pub fn ready() {
-    tell(NotifyState::Ready);
+    notify(Notification::Ready);
 }
 
-/// No new browser is let in any more.
+/// Reports that the server accepts no more browsers.
 pub fn stopping() {
-    tell(NotifyState::Stopping);
+    notify(Notification::Stopping);
 }
 
-/// Says again and again that the server is well, as long as it is: by the same measure as `/healthz`. Nothing if nobody waits
-/// for it.
+/// Reports regularly that the server is healthy, by the same check as `/healthz`. Does nothing if
+/// systemd does not watch this process.
 pub async fn keep_watchdog(hub: Arc<Hub>) {
-    if let Some(patience) = sd_notify::watchdog_enabled() {
-        // One answer in three may be late.
-        watch(patience / 3, async || hub.is_well().await, || tell(NotifyState::Watchdog)).await;
+    if let Some(patience) = watchdog() {
+        // One of three notifications may be late.
+        watch(patience / 3, async || hub.is_well().await, || notify(Notification::Watchdog)).await;
     }
 }
 
-async fn watch(interval: Duration, is_well: impl AsyncFn() -> bool, tell: impl Fn()) {
+async fn watch(interval: Duration, is_well: impl AsyncFn() -> bool, notify: impl Fn()) {
     loop {
         if is_well().await {
-            tell();
+            notify();
         }
         actix_rt::time::sleep(interval).await;
-    }
-}
-
-/// Nothing happens where systemd did not start this process.
-fn tell(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        log::warn!("systemd cannot be told how this server is: {error}");
     }
 }
 
@@ -50,7 +44,7 @@ mod tests {
     #[actix_rt::test]
     async fn only_a_server_that_is_well_says_so() {
         let answers = RefCell::new(vec![true, false, false, true]);
-        let told = Cell::new(0);
+        let notified = Cell::new(0);
         let is_well = async || {
             let answer = answers.borrow_mut().pop();
             match answer {
@@ -58,8 +52,8 @@ mod tests {
                 None => std::future::pending().await,
             }
         };
-        let watching = watch(Duration::from_millis(1), is_well, || told.set(told.get() + 1));
+        let watching = watch(Duration::from_millis(1), is_well, || notified.set(notified.get() + 1));
         let _ = actix_rt::time::timeout(Duration::from_millis(200), watching).await;
-        assert_eq!((answers.borrow().len(), told.get()), (0, 2));
+        assert_eq!((answers.borrow().len(), notified.get()), (0, 2));
     }
 }

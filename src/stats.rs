@@ -1,4 +1,4 @@
-//! What the server counts. Written from every thread, read by `GET /api/stats`.
+//! The server's metrics. Every thread writes them; `GET /api/stats` and `GET /metrics` read them.
 
 use std::{
     collections::BTreeSet,
@@ -11,14 +11,18 @@ use std::{
 
 use prometheus_client::metrics::histogram::Histogram;
 
-use crate::{disconnect::Disconnect, farm::EventKind};
+use crate::{
+    disconnect::Disconnect,
+    farm::{EventKind, mqtt::TopicKind},
+};
 
-/// Unknown status words that are logged, all in all, and how much of each.
+/// The maximum number of unknown status words that are logged, and the maximum length of each.
 const MAX_STATUS_WORDS: usize = 100;
 const MAX_STATUS_WORD: usize = 40;
 
-/// Seconds that tell apart a healthy flush, one under load, and one that somebody notices.
-const LATENCY_BUCKETS: [f64; 14] =
+/// Bucket bounds in seconds that separate a healthy flush, a flush under load, and a noticeable
+/// delay.
+pub const LATENCY_BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// A number that only grows.
@@ -35,22 +39,27 @@ impl Counter {
     }
 }
 
-/// How many there are right now.
+/// The current number of something.
 #[derive(Debug, Default)]
 pub struct Gauge(AtomicUsize);
 
 impl Gauge {
+    /// For a number that only one task writes.
+    pub fn set(&self, value: usize) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
     pub fn get(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// One more, as long as the guard lives.
+    /// Adds one, for as long as the guard lives.
     pub fn add(&'static self) -> Presence {
         self.0.fetch_add(1, Ordering::Relaxed);
         Presence(self)
     }
 
-    /// The same; `None` when there are `limit` already.
+    /// Adds one, or returns `None` if there are `limit` already.
     pub fn enter(&'static self, limit: usize) -> Option<Presence> {
         let entered =
             self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| (count < limit).then_some(count + 1));
@@ -58,7 +67,7 @@ impl Gauge {
     }
 }
 
-/// One that a [`Gauge`] counts.
+/// One unit of a [`Gauge`].
 #[derive(Debug)]
 pub struct Presence(&'static Gauge);
 
@@ -68,147 +77,124 @@ impl Drop for Presence {
     }
 }
 
-/// Where domain events come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    Http,
-    Stdin,
-    Demo,
-    Relay,
-}
-
-impl Source {
-    pub const ALL: [Self; 4] = [Self::Http, Self::Stdin, Self::Demo, Self::Relay];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Stdin => "stdin",
-            Self::Demo => "demo",
-            Self::Relay => "relay",
-        }
+farm::labels! {
+    /// The sources of events.
+    pub enum Source {
+        Http = "http",
+        Stdin = "stdin",
+        Demo = "demo",
+        Relay = "relay",
+        Mqtt = "mqtt",
     }
 }
 
-/// How a source that has to find its Manager by itself stands with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SourceState {
-    /// The Manager does not answer, or has not yet.
-    Away,
-    /// It answers, and what was missed is being found out.
-    Comparing,
-    /// What happens at the Manager is told.
-    Connected,
-}
-
-impl SourceState {
-    pub const ALL: [Self; 3] = [Self::Away, Self::Comparing, Self::Connected];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Away => "away",
-            Self::Comparing => "comparing",
-            Self::Connected => "connected",
-        }
+farm::labels! {
+    /// The state of a source that connects to its Manager or broker by itself.
+    pub enum SourceState {
+        /// It does not answer, or has not answered yet.
+        Away = "away",
+        /// It answers, and the source is finding out what it missed.
+        Comparing = "comparing",
+        /// The source publishes what happens.
+        Connected = "connected",
     }
 }
 
-/// Why something was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
-    /// From the Manager: not JSON.
-    BadJson,
-    /// From the Manager: JSON that is no event.
-    InvalidEvent,
-    /// From the Manager: no or a wrong token.
-    Unauthorized,
-    /// From the Manager: over the size limit.
-    TooLarge,
-    /// From the Manager: another content type.
-    MediaType,
-    /// From the Manager: too many events wait already.
-    Overloaded,
-    /// From the Manager: the same id again.
-    Repeated,
-    /// From a browser: a handshake that is none.
-    BadHandshake,
-    /// From a browser: a page of another origin.
-    ForbiddenOrigin,
-    /// From a browser: too many sessions.
-    TooManySessions,
-    /// From a browser: who is asked does not want it in.
-    AuthDenied,
-    /// From a browser: who is asked whether it may come in does not answer.
-    AuthUnavailable,
-    /// From a browser: too many sessions of its address.
-    TooManySessionsPerAddress,
-    /// From a browser: too many connections that are no WebSockets.
-    TooManyHttpConnections,
-    /// From a browser: the head of its request is too big.
-    HeadTooLarge,
-    /// From a browser: the head of its request takes too long to come.
-    HeadTooSlow,
-    /// From a browser: a subscription to one room more than it may be in.
-    TooManyRooms,
-    /// From a browser: more chat messages a second than it may send.
-    TooManyChats,
-    /// From a browser: a chat message that is too long.
-    ChatTooLong,
-}
-
-impl Refused {
-    pub const ALL: [Self; 19] = [
-        Self::BadJson,
-        Self::InvalidEvent,
-        Self::Unauthorized,
-        Self::TooLarge,
-        Self::MediaType,
-        Self::Overloaded,
-        Self::Repeated,
-        Self::BadHandshake,
-        Self::ForbiddenOrigin,
-        Self::TooManySessions,
-        Self::AuthDenied,
-        Self::AuthUnavailable,
-        Self::TooManySessionsPerAddress,
-        Self::TooManyHttpConnections,
-        Self::HeadTooLarge,
-        Self::HeadTooSlow,
-        Self::TooManyRooms,
-        Self::TooManyChats,
-        Self::ChatTooLong,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::BadJson => "bad-json",
-            Self::InvalidEvent => "invalid-event",
-            Self::Unauthorized => "unauthorized",
-            Self::TooLarge => "too-large",
-            Self::MediaType => "media-type",
-            Self::Overloaded => "overloaded",
-            Self::Repeated => "repeated",
-            Self::BadHandshake => "bad-handshake",
-            Self::ForbiddenOrigin => "forbidden-origin",
-            Self::TooManySessions => "too-many-sessions",
-            Self::AuthDenied => "auth-denied",
-            Self::AuthUnavailable => "auth-unavailable",
-            Self::TooManySessionsPerAddress => "too-many-sessions-per-address",
-            Self::TooManyHttpConnections => "too-many-http-connections",
-            Self::HeadTooLarge => "head-too-large",
-            Self::HeadTooSlow => "head-too-slow",
-            Self::TooManyRooms => "too-many-rooms",
-            Self::TooManyChats => "too-many-chats",
-            Self::ChatTooLong => "chat-too-long",
-        }
+farm::labels! {
+    /// Why something was refused.
+    pub enum Refused {
+        /// From the Manager: the body is not JSON.
+        BadJson = "bad-json",
+        /// From the Manager: the JSON is not a valid event.
+        InvalidEvent = "invalid-event",
+        /// From the Manager: the token is missing or wrong.
+        Unauthorized = "unauthorized",
+        /// From the Manager: over the size limit.
+        TooLarge = "too-large",
+        /// From the Manager: an unsupported content type.
+        MediaType = "media-type",
+        /// From the Manager: too many events in flight.
+        Overloaded = "overloaded",
+        /// From the Manager: NATS did not store the events in time.
+        NotStored = "not-stored",
+        /// From the Manager: an id that was already accepted.
+        Repeated = "repeated",
+        /// From a browser: an invalid handshake.
+        BadHandshake = "bad-handshake",
+        /// From a browser: a page of another origin.
+        ForbiddenOrigin = "forbidden-origin",
+        /// From a browser: a host that this server does not answer for.
+        ForbiddenHost = "forbidden-host",
+        /// From a browser: too many sessions.
+        TooManySessions = "too-many-sessions",
+        /// From a browser: the auth endpoint denied access.
+        AuthDenied = "auth-denied",
+        /// From a browser: the auth endpoint does not answer.
+        AuthUnavailable = "auth-unavailable",
+        /// From a browser: too many sessions of its address.
+        TooManySessionsPerAddress = "too-many-sessions-per-address",
+        /// From a browser: too many connections that are not WebSockets.
+        TooManyHttpConnections = "too-many-http-connections",
+        /// From a browser: too many connections of its address that are not WebSockets.
+        TooManyHttpConnectionsPerAddress = "too-many-http-connections-per-address",
+        /// From a browser: too many concurrent requests with a body for one polling session.
+        TooManyPosts = "too-many-posts",
+        /// From a browser: the head of a request is too large.
+        HeadTooLarge = "head-too-large",
+        /// From a browser: the head of a request arrives too slowly.
+        HeadTooSlow = "head-too-slow",
+        /// The body of a request arrives too slowly.
+        BodyTooSlow = "body-too-slow",
+        /// The bytes are not an HTTP/1.1 request.
+        BadHttp = "bad-http",
+        /// From a browser: a subscription beyond the rooms of its session.
+        TooManyRooms = "too-many-rooms",
+        /// From a browser: a room of a job or task that the Manager does not know.
+        UnknownEntity = "unknown-entity",
+        /// From a browser: a room for which the relay has no place.
+        RelayFull = "relay-full",
+        /// From a browser: a room that the Manager refused, or did not confirm.
+        SubscriptionFailed = "subscription-failed",
+        /// From a browser: a subscription beyond the rooms of its address, or of all sessions.
+        TooManySubscriptions = "too-many-subscriptions",
+        /// From a browser: more chat messages per second than allowed.
+        TooManyChats = "too-many-chats",
+        /// From a browser: more chat than all browsers, or those of its address, may send.
+        TooMuchChat = "too-much-chat",
+        /// From a browser: a chat message that is too long.
+        ChatTooLong = "chat-too-long",
     }
 }
 
-/// What came from one source.
+/// A histogram of latencies, and its buckets one by one.
+#[derive(Debug)]
+pub struct Latencies {
+    pub histogram: Histogram,
+    /// One for each of [`LATENCY_BUCKETS`], and the last for everything longer.
+    counts: [Counter; LATENCY_BUCKETS.len() + 1],
+}
+
+impl Latencies {
+    fn new() -> Self {
+        Self { histogram: Histogram::new(LATENCY_BUCKETS), counts: Default::default() }
+    }
+
+    pub fn observe(&self, seconds: f64) {
+        self.histogram.observe(seconds);
+        self.counts[LATENCY_BUCKETS.partition_point(|bound| *bound < seconds)].add(1);
+    }
+
+    /// Returns the number of latencies in each bucket alone.
+    pub fn counts(&self) -> [u64; LATENCY_BUCKETS.len() + 1] {
+        std::array::from_fn(|bucket| self.counts[bucket].get())
+    }
+}
+
+/// The metrics of one source.
 #[derive(Debug, Default)]
 pub struct SourceStats {
     pub events: Counter,
-    /// Of what came, that which was not told: older than what was told already, or the same again.
+    /// Events that were not published: older than the published state, or the same again.
     pub dropped: Counter,
     last_event: Mutex<Option<Instant>>,
     state: Mutex<Option<SourceState>>,
@@ -228,44 +214,202 @@ impl SourceStats {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
     }
 
-    /// `None` for a source that is not in use, or that is there as long as the server.
+    /// Returns the state, or `None` for a source that is not in use or needs no connection.
     pub fn state(&self) -> Option<SourceState> {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// All counters of a server; lives as long as the process.
+farm::labels! {
+    /// The state of the rooms of jobs and task logs that browsers are in.
+    pub enum RelayedRooms {
+        /// Subscribed at the Manager, about to be, or polled over HTTP.
+        Supplied = "supplied",
+        /// Without a place.
+        Waiting = "waiting",
+        /// Of jobs and tasks that the Manager does not know.
+        Unknown = "unknown",
+        /// Refused, or not confirmed, by the Manager.
+        Failed = "failed",
+    }
+}
+
+/// The metrics of the relay.
+#[derive(Debug, Default)]
+pub struct RelayStats {
+    /// Connections made to the Manager.
+    pub connections: Counter,
+    /// Those of them that ended early.
+    pub short_connections: Counter,
+    /// Indexed by [`RelayedRooms`].
+    pub rooms: [Gauge; RelayedRooms::ALL.len()],
+    next_attempt: Mutex<Option<Instant>>,
+}
+
+impl RelayStats {
+    /// Returns when the relay reconnects, or `None` while it is connected or about to be.
+    pub fn next_attempt(&self) -> Option<Instant> {
+        *self.next_attempt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn set_next_attempt(&self, at: Option<Instant>) {
+        *self.next_attempt.lock().unwrap_or_else(PoisonError::into_inner) = at;
+    }
+}
+
+farm::labels! {
+    /// How the wait of a proxied request for a Manager that is away ended.
+    pub enum Waited {
+        /// The Manager was back in time.
+        Connected = "connected",
+        /// It was not.
+        Expired = "expired",
+        /// The request did not wait, because too many others did.
+        Full = "full",
+    }
+}
+
+/// The metrics of the proxy.
+#[derive(Debug, Default)]
+pub struct ProxyStats {
+    /// Requests that wait for the Manager.
+    pub waiting: Gauge,
+    waits: [Counter; Waited::ALL.len()],
+}
+
+impl ProxyStats {
+    pub fn waited(&self, outcome: Waited) -> &Counter {
+        &self.waits[outcome as usize]
+    }
+}
+
+/// The metrics of the MQTT source.
+#[derive(Debug, Default)]
+pub struct MqttStats {
+    /// Connections that the broker accepted.
+    pub connections: Counter,
+    /// Comparisons with the lists of the Manager because it had events that did not arrive.
+    pub comparisons: Counter,
+    /// Messages that could not be decoded, indexed by [`TopicKind`].
+    pub unread: [Counter; TopicKind::ALL.len()],
+}
+
+farm::labels! {
+    /// How requests of clients to go on where they ended are answered.
+    pub enum Resumed {
+        /// With all that the client missed.
+        Recovered = "recovered",
+        /// The client had no token.
+        New = "new",
+        /// The token is of another history.
+        Epoch = "epoch",
+        /// The history does not go back as far.
+        TooOld = "too-old",
+        /// It is more than one client gets at once.
+        TooMany = "too-many",
+        /// A relay did not follow one of the rooms meanwhile.
+        NotFollowed = "not-followed",
+        /// The text is not a token.
+        Invalid = "invalid",
+    }
+}
+
+impl Resumed {
+    /// Returns the sentence for the client's developer, if something is wrong.
+    pub fn message(self) -> Option<&'static str> {
+        match self {
+            Self::Recovered | Self::New => None,
+            Self::Epoch => Some("the token is of another history, as after a restart of the server: fetch the state"),
+            Self::TooOld => Some("the server no longer has what came after the token: fetch the state"),
+            Self::TooMany => Some("too much came after the token: fetch the state"),
+            Self::NotFollowed => {
+                Some("the server did not follow one of the rooms meanwhile, as nobody was in it: fetch the state")
+            }
+            Self::Invalid => Some("the token is not one that a server gave: pass it back unchanged, or null"),
+        }
+    }
+}
+
+/// The metrics of a stream that several servers share.
+#[derive(Debug, Default)]
+pub struct BackplaneStats {
+    /// The offset of the newest event that this server has published.
+    pub offset: Gauge,
+    /// How often reading the stream began.
+    pub connections: Counter,
+    /// How often events were lost before this server had read them.
+    pub lost: Counter,
+    /// Requests whose events could not be stored.
+    pub unavailable: Counter,
+    /// Messages that could not be decoded.
+    pub unread: Counter,
+    state: Mutex<Option<SourceState>>,
+}
+
+impl BackplaneStats {
+    pub fn enter(&self, state: SourceState) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
+    }
+
+    /// Returns the state, or `None` without a stream.
+    pub fn state(&self) -> Option<SourceState> {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All metrics of a server, which live as long as the process.
 #[derive(Debug)]
 pub struct Stats {
     pub started: Instant,
-    /// All sessions. One that moves from polling to a WebSocket counts once all the while.
+    /// All sessions. A session that upgrades from polling to a WebSocket counts once throughout.
     pub sessions: Gauge,
-    /// Those that a WebSocket carries.
+    /// Sessions over a WebSocket.
     pub websocket_sessions: Gauge,
-    /// Connections of browsers that are no WebSockets, or not yet.
+    /// Connections of browsers that are not WebSockets, or not yet.
     pub http_connections: Gauge,
     pub deliveries: Counter,
     pub bytes_out: Counter,
-    /// Updates that took the place of an older one, for a client that lags.
+    /// Updates that replaced an older one, for a client that lags.
     pub coalesced: Counter,
-    /// Seconds from the oldest broadcast that began a worker's flush until the last client that takes bytes has it. Once for each
-    /// time that a worker goes around, so that a delivery costs nothing more; what joins a flush under way is not timed.
-    pub publish_to_write: Histogram,
-    /// Messages that made an actor panic twice, and were dropped.
+    /// Chat messages that were left out for a client that does not read.
+    pub chat_left_out: Counter,
+    /// Events that were sent again to clients that resumed.
+    pub replayed_events: Counter,
+    /// The memory that recent events take.
+    pub history_bytes: Gauge,
+    /// Entities of which the last state is known.
+    pub state_entities: Gauge,
+    /// Seconds from the oldest broadcast that started a worker's flush until the last client that
+    /// accepts bytes has them. Observed once per round of a worker, so that a delivery costs
+    /// nothing extra; broadcasts that join a running flush are not timed.
+    pub publish_to_write: Latencies,
+    /// Messages that were dropped because they made an actor panic twice.
     pub poisoned: Counter,
     /// Restarts of actors after a panic.
     pub restarts: Counter,
-    /// Status words that this server does not know, and forwarded.
+    /// Status words that this server does not know and forwarded.
     pub unknown_statuses: Counter,
+    /// Only meaningful with a relay.
+    pub relay: RelayStats,
+    /// Only meaningful with a Manager.
+    pub proxy: ProxyStats,
+    /// Only meaningful with NATS.
+    pub backplane: BackplaneStats,
+    /// Only meaningful with an MQTT broker.
+    pub mqtt: MqttStats,
+    /// The copies that `--mqtt-publish` sends to a broker.
+    pub mirror: SourceStats,
     named_statuses: Mutex<BTreeSet<(EventKind, String)>>,
     events: [Counter; EventKind::ALL.len()],
     sources: [SourceStats; Source::ALL.len()],
     disconnects: [Counter; Disconnect::ALL.len()],
     refused: [Counter; Refused::ALL.len()],
+    resumes: [Counter; Resumed::ALL.len()],
 }
 
 impl Stats {
-    /// A server has one set of counters for as long as it runs, and everything refers to it.
+    /// Creates the one set of counters that everything in the server refers to, for as long as it
+    /// runs.
     pub fn leak(started: Instant) -> &'static Self {
         Box::leak(Box::new(Self {
             started,
@@ -275,19 +419,29 @@ impl Stats {
             deliveries: Counter::default(),
             bytes_out: Counter::default(),
             coalesced: Counter::default(),
-            publish_to_write: Histogram::new(LATENCY_BUCKETS),
+            chat_left_out: Counter::default(),
+            replayed_events: Counter::default(),
+            history_bytes: Gauge::default(),
+            state_entities: Gauge::default(),
+            publish_to_write: Latencies::new(),
             poisoned: Counter::default(),
             restarts: Counter::default(),
             unknown_statuses: Counter::default(),
+            relay: RelayStats::default(),
+            proxy: ProxyStats::default(),
+            backplane: BackplaneStats::default(),
+            mqtt: MqttStats::default(),
+            mirror: SourceStats::default(),
             named_statuses: Mutex::default(),
             events: Default::default(),
             sources: Default::default(),
             disconnects: Default::default(),
             refused: Default::default(),
+            resumes: Default::default(),
         }))
     }
 
-    /// Sessions that requests carry.
+    /// Returns the number of sessions over long-polling.
     pub fn polling_sessions(&self) -> usize {
         let websocket = self.websocket_sessions.get();
         self.sessions.get().saturating_sub(websocket)
@@ -304,7 +458,7 @@ impl Stats {
         let word: String = word.chars().take(MAX_STATUS_WORD).collect();
         if named.len() < MAX_STATUS_WORDS && named.insert((kind, word.clone())) {
             log::warn!(
-                "a {} event has the unknown status {word:?}; it is forwarded, as all of its kind will be",
+                "a {} event has the unknown status {word:?}; it is forwarded, and so is every later one",
                 kind.as_str()
             );
         }
@@ -316,6 +470,10 @@ impl Stats {
 
     pub fn disconnect(&self, reason: Disconnect) -> &Counter {
         &self.disconnects[reason.index()]
+    }
+
+    pub fn resumed(&self, outcome: Resumed) -> &Counter {
+        &self.resumes[outcome as usize]
     }
 
     pub fn refused(&self, reason: Refused) -> &Counter {

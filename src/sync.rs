@@ -1,5 +1,5 @@
-//! What threads share outboxes with. `tests/outbox_model` puts a model checker's parts in this place: what the outboxes are made
-//! of comes from here only.
+//! The synchronisation primitives of the outboxes. `tests/outbox_model` replaces this module with a
+//! model checker's, so `outbox/` imports them only from here.
 
 pub use std::sync::{
     Mutex, MutexGuard, PoisonError,

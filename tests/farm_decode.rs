@@ -1,9 +1,9 @@
-//! What a Manager may send, what it may not, and what it is told then.
+//! What a Manager may send, what it may not, and the errors that it gets then.
 
 #![expect(clippy::panic, reason = "a test ends where its data are not what it was written for")]
 
 use flamenco_webupdates::farm::FarmEvent;
-use flamenco_webupdates::ingest::decode::{BodyError, DecodeError, decode_body, decode_event};
+use flamenco_webupdates::farm::decode::{BodyError, DecodeError, decode_body, decode_event};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -239,14 +239,15 @@ fn what_is_wrong_is_said_in_one_sentence() {
 }
 
 #[test]
-fn what_is_not_json_is_told_with_its_place() {
+fn invalid_json_is_reported_with_its_place() {
     for (bytes, sentence) in [
         (&b""[..], "not JSON: EOF while parsing a value at column 0"),
         (b"{\"type\":}", "not JSON: expected value at column 9"),
         (b"{\"type\":\"job-update\"", "not JSON: EOF while parsing an object at column 20"),
         (b"{}\n{}", "not JSON: trailing characters at line 2 column 1"),
         (b"{\"a\":\n\"\xff\"}", "not JSON: not UTF-8 at line 2 column 2"),
-        (b"\xef\xbb\xbf{}", "not JSON: expected value at column 1"),
+        (b"\xef\xbb\xbf{'a':1}", "not JSON: key must be a string at column 2"),
+        (b"{}\xef\xbb\xbf", "not JSON: trailing characters at column 3"),
         (b"{'a':1}", "not JSON: key must be a string at column 2"),
         (b"{\"a\":\"\n\"}", "not JSON: control character (\\u0000-\\u001F) found while parsing a string at column 6"),
         (b"{\"a\":NaN}", "not JSON: expected value at column 6"),
@@ -276,7 +277,7 @@ fn an_array_is_all_or_nothing() {
 #[test]
 fn a_new_job_or_worker_had_no_status_before() {
     for kind in ["job", "worker"] {
-        for (previous, told) in
+        for (previous, dropped) in
             [(r#""previous_status": "queued" , "#, true), (r#""previous_status":null,"#, true), ("", false)]
         {
             let payload = |previous: &str| {
@@ -288,7 +289,7 @@ fn a_new_job_or_worker_had_no_status_before() {
             let incoming =
                 decode_event(format!(r#"{{"type":"new-{kind}","payload":{}}}"#, payload(previous)).as_bytes()).unwrap();
             assert_eq!(incoming.event.json(), payload(""));
-            assert_eq!(incoming.dropped_previous_status, told);
+            assert_eq!(incoming.dropped_previous_status, dropped);
             let (FarmEvent::NewJob(_) | FarmEvent::NewWorker(_)) = incoming.event else { panic!("{incoming:?}") };
         }
         let wrong = format!(r#"{{"type":"new-{kind}","payload":{}}}"#, good(&format!("{kind}-update"))["payload"]);

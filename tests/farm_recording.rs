@@ -2,9 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where its data are not what it was written for")]
 
+use flamenco_webupdates::farm::decode::{decode_body, decode_event};
 use flamenco_webupdates::farm::payload::{Payload, TaskLogUpdate};
 use flamenco_webupdates::farm::{Audience, EventKind, FarmEvent, Room};
-use flamenco_webupdates::ingest::decode::{decode_body, decode_event};
 use serde_json::Value;
 
 const RECORDING: &str = include_str!("data/farm-3.9.ndjson");

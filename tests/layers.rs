@@ -1,4 +1,5 @@
-//! Imports point down only: each module names the ones it may use, and uses no other.
+//! Imports inside the server's crate point down only: each module names the ones it may use, and uses no other. The crates of
+//! the workspace are kept apart by their manifests; what those may name is checked here.
 
 use std::{
     collections::BTreeSet,
@@ -6,21 +7,31 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Who may use whom. `*` may be used by all.
-const MAY_USE: [(&str, &[&str]); 24] = [
-    ("clock", &[]),
+/// The modules that each module may use, from the ground up.
+const MAY_USE: [(&str, &[&str]); 31] = [
+    ("options", &[]),
+    ("chat_budget", &[]),
+    ("forwarded", &[]),
+    ("http", &["options", "slots", "stats"]),
+    ("slots", &[]),
     ("sync", &[]),
-    ("protocol", &[]),
-    ("farm", &[]),
+    ("system", &[]),
     ("disconnect", &[]),
     ("faults", &["farm"]),
-    ("membership", &["farm"]),
-    ("last_rendered", &["farm"]),
+    ("membership", &["farm", "slots"]),
+    ("last_rendered", &["farm", "options", "slots"]),
     ("frame", &["farm", "protocol"]),
-    ("outbox", &["disconnect", "farm", "frame", "membership", "sync"]),
-    ("session", &["disconnect", "farm", "frame", "protocol", "stats"]),
+    ("history", &["farm", "frame", "options", "slots"]),
+    ("outbox", &["disconnect", "farm", "frame", "membership", "options", "slots", "sync"]),
+    ("room_budget", &["slots"]),
+    (
+        "session_state",
+        &["chat_budget", "disconnect", "farm", "frame", "membership", "options", "protocol", "room_budget", "stats"],
+    ),
     ("stats", &["disconnect", "farm"]),
-    ("interest", &["farm"]),
+    ("log_budget", &["session_state"]),
+    ("log_format", &["options"]),
+    ("interest", &["farm", "slots", "stats"]),
     (
         "actors",
         &[
@@ -28,51 +39,116 @@ const MAY_USE: [(&str, &[&str]); 24] = [
             "farm",
             "faults",
             "frame",
+            "history",
             "interest",
             "last_rendered",
+            "log_budget",
             "membership",
             "outbox",
             "protocol",
-            "session",
+            "session_state",
+            "slots",
             "stats",
         ],
     ),
-    ("service_manager", &["actors"]),
+    ("service_manager", &["actors", "system"]),
     ("tls", &[]),
-    ("client", &["protocol", "tls"]),
-    ("proxy", &["client", "tls"]),
+    ("proxy", &["client", "forwarded", "http", "options", "stats"]),
     (
         "transport",
-        &["actors", "client", "disconnect", "frame", "outbox", "protocol", "proxy", "session", "stats", "tls"],
+        &[
+            "actors",
+            "client",
+            "disconnect",
+            "faults",
+            "forwarded",
+            "frame",
+            "http",
+            "log_budget",
+            "options",
+            "outbox",
+            "protocol",
+            "proxy",
+            "session_state",
+            "slots",
+            "stats",
+            "system",
+            "tls",
+        ],
     ),
-    ("ingest", &["actors", "client", "disconnect", "farm", "faults", "interest", "stats", "tls", "tools"]),
-    ("config", &["client", "farm", "ingest", "protocol", "transport"]),
-    ("tools", &["client", "farm", "protocol"]),
+    ("backplane", &["actors", "client", "disconnect", "farm", "history", "options", "slots", "stats"]),
+    (
+        "ingest",
+        &["actors", "backplane", "client", "disconnect", "farm", "faults", "interest", "options", "slots", "stats"],
+    ),
+    (
+        "manager_port",
+        &[
+            "actors",
+            "backplane",
+            "disconnect",
+            "farm",
+            "faults",
+            "forwarded",
+            "history",
+            "http",
+            "ingest",
+            "options",
+            "outbox",
+            "stats",
+            "tls",
+        ],
+    ),
+    (
+        "config",
+        &[
+            "backplane",
+            "history",
+            "http",
+            "ingest",
+            "last_rendered",
+            "log_format",
+            "manager_port",
+            "options",
+            "outbox",
+            "proxy",
+            "session_state",
+            "transport",
+        ],
+    ),
     (
         "app",
         &[
             "actors",
+            "backplane",
             "client",
             "config",
             "disconnect",
+            "history",
             "ingest",
+            "log_budget",
+            "manager_port",
             "outbox",
             "proxy",
             "service_manager",
-            "session",
+            "session_state",
             "stats",
+            "system",
             "tls",
             "transport",
         ],
     ),
-    ("main", &["app", "config", "tools"]),
+    ("main", &["app", "config", "log_format"]),
 ];
 
 fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("src is readable") {
         let path = entry.expect("src is readable").path();
         if path.is_dir() {
-            sources(&path, into);
+            // A folder with a manifest is a crate of its own.
+            if !path.join("Cargo.toml").exists() && path.file_name().is_none_or(|name| name != "tools") {
+                sources(&path, into);
+            }
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             into.push(path);
         }
@@ -148,6 +224,23 @@ fn imports_point_down_only() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// What the crates below the server may depend on: no runtime, no sockets.
+const PURE: [(&str, &[&str]); 2] = [
+    ("src/protocol", &["base64", "bytes", "serde", "serde_json", "thiserror", "url", "uuid"]),
+    ("src/farm", &["arrayvec", "jiff", "serde", "serde_json", "thiserror", "uuid"]),
+];
+
+#[test]
+fn pure_crates_know_no_runtime() {
+    for (folder, allowed) in PURE {
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join("Cargo.toml");
+        let manifest: toml::Table = fs::read_to_string(manifest).expect("it is readable").parse().expect("it is TOML");
+        let dependencies = manifest["dependencies"].as_table().expect("it is a table");
+        let wrong: Vec<_> = dependencies.keys().filter(|name| !allowed.contains(&name.as_str())).collect();
+        assert!(wrong.is_empty(), "{folder} depends on {wrong:?}");
+    }
 }
 
 #[test]

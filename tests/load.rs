@@ -1,55 +1,30 @@
 //! A short load: simulated browsers against the started server. Asserts order and completeness, never time.
 
-#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{
-    io::{BufRead, BufReader},
-    process::{Child, ChildStdout, Command, Stdio},
-};
+#[allow(dead_code, reason = "shared with the other tests of the program")]
+#[path = "support/program.rs"]
+mod program;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_flamenco-webupdates");
+use program::{Program, command, deref_to_program};
 
-/// A running server; ended when this goes.
-struct Server {
-    process: Child,
-    _stdout: BufReader<ChildStdout>,
-    browsers: String,
-    manager: String,
-}
+/// A running server. Dropping it kills it.
+struct Server(Program);
+
+deref_to_program!(Server);
 
 impl Server {
-    fn start(more: &[&str]) -> Self {
-        let mut process = Command::new(BINARY)
-            .args(["serve", "--listen", "127.0.0.1:0", "--manager-listen", "127.0.0.1:0"])
-            .args(more)
-            .env("RUST_LOG", "warn")
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stdout = BufReader::new(process.stdout.take().unwrap());
-        let mut line = String::new();
-        stdout.read_line(&mut line).unwrap();
-        let url =
-            |name| line.split_whitespace().find_map(|word| word.strip_prefix(name)).expect("a ready line").to_owned();
-        Self { browsers: url("browsers="), manager: url("manager="), process, _stdout: stdout }
+    fn start(options: &[&str]) -> Self {
+        Self(Program::serve(options))
     }
 
     /// Runs the load and expects all connected, and nothing lost, doubled or out of order.
     fn bears(&self, load: &[&str]) {
-        let output = Command::new(BINARY)
-            .args(["simulate-browsers", &self.browsers, "--publish-url", &format!("{}/api/events", self.manager)])
-            .args(load)
-            .output()
-            .unwrap();
+        let (browsers, events) = (&self.browsers_url, format!("{}/api/events", self.manager_url));
+        let mut simulate = command(&["simulate-browsers", browsers, "--publish-url", &events]);
+        let output = simulate.args(load).output().unwrap();
         let report = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{load:?}\n{report}");
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 
@@ -73,7 +48,7 @@ fn browsers_that_look_at_different_things_get_what_they_look_at() {
 }
 
 #[test]
-fn browsers_that_come_and_go_disturb_nobody() {
+fn browsers_that_come_and_go_disturb_no_others() {
     let server = Server::start(&[]);
     server.bears(&["--clients", "200", "--events", "500", "--rate", "250", "--churn", "0.2"]);
 }

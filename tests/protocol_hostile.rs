@@ -3,6 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests may fail as tests do")]
 
+#[path = "support/hostile.rs"]
+mod hostile;
+
 use flamenco_webupdates::protocol::engine_payload::{self, Payload};
 use flamenco_webupdates::protocol::{
     Connection, EnginePacket, MAX_ARGUMENTS, MAX_DEPTH, PayloadProblem, ProtocolError, Received, SocketPacket,
@@ -20,22 +23,19 @@ fn receive<'a>(frames: &[&'a str]) -> Result<Received<'a>, ProtocolError> {
 
 #[test]
 fn frames_that_close_the_connection() {
-    use ProtocolError::*;
-    for (frame, error) in [
-        ("", EmptyPacket),
-        ("4", EmptyPacket),
-        ("x", UnknownEngineType),
-        ("9", UnknownEngineType),
-        ("47", UnknownSocketType),
-        ("0x", ServerOnlyPacket),
-        (r#"0{"sid":"x"}"#, ServerOnlyPacket),
-        (r#"40{"sid":"x"}"#, UnexpectedData),
-        (r#"42[]"#, MissingEventName),
-        ("430[", MalformedJson),
-        ("b4AQID", UnexpectedAttachment),
-        (r#"451-["x",{"_placeholder":true,"num":0},{"_placeholder":true,"num":0}]"#, TooManyPlaceholders),
-    ] {
+    for (frame, error) in hostile::FRAMES {
         assert_eq!(receive(&[frame]), Err(error), "{frame}");
+    }
+}
+
+#[test]
+fn bodies_that_end_their_session() {
+    let text = hostile::text_bodies();
+    for body in text.iter().map(String::as_bytes).chain(hostile::BINARY_BODIES) {
+        let mut connection = Connection::new();
+        let is_harmless = Payload::decode(body, 1000)
+            .is_ok_and(|payload| payload.packets().all(|packet| connection.receive(packet).is_ok()));
+        assert!(!is_harmless, "{}", String::from_utf8_lossy(body));
     }
 }
 
@@ -60,7 +60,7 @@ fn few_attachments_may_be_announced() {
 
 /// A packet that announces none, after which all attachments were kept for ever (CVE-2026-69185).
 #[test]
-fn who_announces_no_attachment_may_send_none() {
+fn unannounced_attachments_are_refused() {
     for announced in [r#"450-["x"]"#, "460-1[]", r#"4500-["x"]"#] {
         assert!(receive(&[announced]).is_err(), "{announced}");
     }

@@ -260,7 +260,7 @@ proptest! {
         prop_assert_eq!(serde_json::from_str::<String>(string).unwrap().into_bytes(), body);
     }
 
-    /// What a JSONP client does to its body before it posts it. It cannot tell a backslash before a line feed from one
+    /// What a JSONP client does to its body before it posts it. It cannot distinguish a backslash before a line feed from one
     /// before an `n`; JSON has no line feed within strings.
     #[test]
     fn forms(text in text()) {

@@ -1,14 +1,13 @@
-//! The simulated farm, seen from outside: what it says must make sense to somebody who only hears that, and look like
-//! what a real Manager says.
+//! The simulated farm, seen from outside: a subscriber can follow its events, and they look like those of a real Manager.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail as tests do")]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use flamenco_webupdates::farm::{EventKind, FarmEvent, JobUpdate, TaskUpdate, Timestamp, WorkerUpdate};
-use flamenco_webupdates::tools::simulate_farm::{Farm, Settings};
 use proptest::prelude::*;
 use serde_json::Value;
+use simulate_farm::{Farm, Settings};
 
 /// Every event a real Manager put on its event bus in four minutes.
 const RECORDING: &str = include_str!("data/farm-3.9.ndjson");
@@ -17,7 +16,7 @@ fn farm(workers: usize, jobs: usize, seed: u64) -> Farm {
     Farm::new(Settings { workers, jobs, seed, start: "2026-01-01T08:00:00Z".parse().unwrap() })
 }
 
-/// Somebody who hears every event and knows how a farm works.
+/// A subscriber to every event that knows how a farm works.
 #[derive(Default)]
 struct Listener {
     jobs: HashMap<String, Job>,
@@ -67,7 +66,7 @@ impl Listener {
             }
             FarmEvent::FarmStatus(report) => {
                 let status = Some(report.fields.status.to_string());
-                assert_ne!(self.farm_status, status, "told twice");
+                assert_ne!(self.farm_status, status, "published twice");
                 self.farm_status = status;
             }
             FarmEvent::Unread(_) => panic!("the simulated farm says nothing that cannot be read"),
@@ -98,7 +97,7 @@ impl Listener {
         let status = job.status.to_string();
         let previous = job.previous_status.as_ref().map(ToString::to_string);
         assert_eq!(previous.as_ref().unwrap_or(&status), &known.status, "what it was before");
-        assert_eq!(previous.is_none(), known.status == status, "a change tells what was before");
+        assert_eq!(previous.is_none(), known.status == status, "a change names the previous status");
         assert!(known.updated <= job.updated);
         assert!(!known.delete_requested, "nothing happens to a job that is being deleted");
 
@@ -167,7 +166,7 @@ impl Listener {
         }
         *known = Task { status, steps, worker: worker.clone(), updated: task.updated };
         if task.status.as_str() == "active" {
-            assert_eq!(self.workers[&worker].status, "awake", "only who is awake works");
+            assert_eq!(self.workers[&worker].status, "awake", "only an awake worker works");
             assert!(matches!(job.status.as_str(), "queued" | "active" | "pause-requested"), "{}", job.status);
             let all_tasks = self.jobs.values().flat_map(|job| job.tasks.values());
             let at_work = all_tasks.filter(|task| task.status == "active" && task.worker == worker);
@@ -207,7 +206,7 @@ impl Job {
     }
 }
 
-/// Which changes of a job change tasks of which nothing is told.
+/// Returns which changes of a job change tasks without an event for each.
 fn refreshes(before: &str, after: &str) -> bool {
     before != after
         && (matches!(after, "requeueing" | "pause-requested" | "cancel-requested" | "failed")
@@ -271,7 +270,8 @@ fn events_have_the_shapes_of_the_recording() {
         let line: Value = serde_json::from_str(line).unwrap();
         (line["type"].as_str().unwrap().to_owned(), line["payload"].clone())
     });
-    let simulated = farm(6, 4, 1).take(30_000).chain([(std::time::Duration::MAX, Farm::shutdown())]);
+    let farms = (0..4).flat_map(|seed| farm(6, 4, seed).take(30_000));
+    let simulated = farms.chain([(std::time::Duration::MAX, Farm::shutdown())]);
     let simulated = simulated.map(|(_, event)| (event.kind().to_string(), serde_json::from_str(event.json()).unwrap()));
     assert_eq!(shapes(simulated), shapes(recorded));
 }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use flamenco_webupdates::clock;
+use flamenco_webupdates::farm::decode::{DecodeError, IncomingEvent, decode_body, decode_event};
 use flamenco_webupdates::farm::{Op, Room, SubscriptionRequest};
 use flamenco_webupdates::frame::Frame;
-use flamenco_webupdates::ingest::decode::{DecodeError, IncomingEvent, decode_body, decode_event};
 use flamenco_webupdates::protocol::engine_payload::Payload;
 use flamenco_webupdates::protocol::{EnginePacket, ProtocolError, SocketPacket};
 use serde_json::value::RawValue;
@@ -64,7 +64,7 @@ fn request(value: &Value) -> Option<SubscriptionRequest> {
         "unsubscribe" => Op::Unsubscribe,
         _ => return None,
     };
-    room.parse::<Room>().ok().map(|room| SubscriptionRequest { op, room })
+    room.parse::<Room>().ok().map(|room| SubscriptionRequest { op, room, state: false })
 }
 
 /// A body of the Manager: one event or an array.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use flamenco_webupdates::protocol::engine_payload::Payload;
 use flamenco_webupdates::protocol::{
     AckId, EnginePacket, Event, Namespace, PayloadProblem, ProtocolError, SessionId, SocketPacket,
 };
-use flamenco_webupdates::session::{Action, Rules, Session};
+use flamenco_webupdates::session_state::{Action, Rules, SessionOptions, SessionState};
 
 const CLIENTS: usize = 3;
 
@@ -102,13 +103,13 @@ fn text(input: &mut Unstructured<'_>) -> Result<String> {
 struct World {
     rules: Rules,
     now: Instant,
-    clients: Vec<(Session, Model)>,
+    clients: Vec<(SessionState, Model)>,
     membership: Membership,
 }
 
 impl World {
     fn new() -> Self {
-        let rules = Rules {
+        let options = SessionOptions {
             default_rooms: vec![Room::Jobs, Room::Chat],
             ping_interval: Duration::from_secs(25),
             ping_timeout: Duration::from_secs(60),
@@ -117,7 +118,10 @@ impl World {
             max_messages_per_second: 20,
             max_chats_per_second: 2,
             max_chat: 80,
+            max_chat_bytes_per_second: 0,
+            max_subscriptions: 0,
         };
+        let rules = Rules::new(options, clock::now());
         let mut world = Self { rules, now: clock::now(), clients: Vec::new(), membership: Membership::default() };
         for client in 0..CLIENTS {
             let opened = world.open(client);
@@ -126,11 +130,12 @@ impl World {
         world
     }
 
-    fn open(&mut self, client: usize) -> (Session, Model) {
-        let sid = SessionId::random();
-        let (session, actions) = Session::open(sid, &[], &self.rules, self.now);
+    fn open(&mut self, client: usize) -> (SessionState, Model) {
+        let sid = SessionId::from_random([7; 16]);
+        let (session, actions) =
+            SessionState::open(sid, &[], IpAddr::V4(Ipv4Addr::LOCALHOST), false, &self.rules, self.now);
         let open = format!(r#"send 0{{"sid":"{sid}","upgrades":[],"pingInterval":25000,"pingTimeout":60000}}"#);
-        assert_eq!(shown(&actions), [&open, "send 40", "enter Jobs Chat"]);
+        assert_eq!(shown(&actions), [&open, "send 40", "enter"]);
         self.perform(client, actions);
         (session, Model::new(&self.rules, self.now))
     }
@@ -178,14 +183,22 @@ impl World {
         for action in actions {
             match action {
                 Action::Enter(rooms) => {
-                    for room in rooms {
-                        assert!(self.membership.join(member, room), "it was in no room");
+                    for room in rooms.joined() {
+                        self.membership.join(member, room);
                     }
                 }
                 Action::Exit => self.membership.leave_all(member),
-                Action::Join { room, .. } => assert!(self.membership.join(member, room), "no room is joined twice"),
+                Action::Join { room, .. } => {
+                    self.membership.join(member, room);
+                }
                 Action::Leave { room, .. } => assert!(self.membership.leave(member, room), "only who is in it leaves"),
-                Action::Send(_) | Action::Say(_) | Action::Refused(_) | Action::Close(_) => {}
+                // No client of the model can resume.
+                Action::Resume { .. }
+                | Action::Send(_)
+                | Action::Confirm { .. }
+                | Action::Say { .. }
+                | Action::Refused(_)
+                | Action::Close(_) => {}
             }
         }
     }
@@ -217,13 +230,13 @@ struct Model {
 
 impl Model {
     fn new(rules: &Rules, now: Instant) -> Self {
-        let rooms = rules.default_rooms.iter().copied().collect();
+        let rooms = rules.options.default_rooms.iter().copied().collect();
         let second = Second { since: now, count: 0 };
         Self { in_namespace: true, rooms, awaited: None, messages: second, chats: second }
     }
 
     fn receive_body(&mut self, body: &[u8], rules: &Rules, now: Instant) -> Vec<String> {
-        let body = match Payload::decode(body, rules.max_packets) {
+        let body = match Payload::decode(body, rules.options.max_packets) {
             Ok(body) => body,
             Err(error) if matches!(error.problem, PayloadProblem::TooManyPackets { .. }) => {
                 return vec!["close too-many-messages".to_owned()];
@@ -246,7 +259,7 @@ impl Model {
         rules: &Rules,
         now: Instant,
     ) -> Vec<String> {
-        if self.messages.count(now) > rules.max_messages_per_second {
+        if self.messages.count(now) > rules.options.max_messages_per_second {
             return vec!["close too-many-messages".to_owned()];
         }
         match packet {
@@ -277,8 +290,8 @@ impl Model {
             }
             SocketPacket::Connect { .. } if !self.in_namespace => {
                 self.in_namespace = true;
-                self.rooms = rules.default_rooms.iter().copied().collect();
-                vec!["send 40".to_owned(), "enter Jobs Chat".to_owned()]
+                self.rooms = rules.options.default_rooms.iter().copied().collect();
+                vec!["send 40".to_owned(), "enter".to_owned()]
             }
             SocketPacket::Disconnect { namespace } if namespace.path == "/" && self.in_namespace => {
                 self.in_namespace = false;
@@ -318,15 +331,15 @@ impl Model {
                 Ok(request) => self.subscription(request, ack, rules),
                 Err(refusal) => answer(ack, &refusal.to_string()),
             },
-            "/chat" if argument.len() > rules.max_chat => {
+            "/chat" if argument.len() > rules.options.max_chat => {
                 refuse("chat-too-long", ack, "chat message is too long, ignoring request")
             }
             "/chat" => match chat::parse(argument) {
                 Err(refusal) => answer(ack, &refusal.to_string()),
-                Ok(_) if self.chats.count(now) > rules.max_chats_per_second => {
+                Ok(_) if self.chats.count(now) > rules.options.max_chats_per_second => {
                     refuse("too-many-chats", ack, "too many chat messages, ignoring request")
                 }
-                Ok(_) => [vec![format!("say {argument}")], answer(ack, "message sent successfully.")].concat(),
+                Ok(_) => vec![format!("say {argument}, {}", ack.map_or_else(|| "-".to_owned(), |ack| ack.to_string()))],
             },
             _ => Vec::new(),
         }
@@ -336,8 +349,10 @@ impl Model {
         let reply = answer(ack, "ok").pop().map_or("-".to_owned(), |send| send.replacen("send ", "", 1));
         let room = request.room;
         match request.op {
-            Op::Subscribe if self.rooms.contains(&room) => answer(ack, "ok"),
-            Op::Subscribe if self.rooms.len() >= rules.max_rooms => {
+            Op::Subscribe if self.rooms.contains(&room) => {
+                ack.map(|ack| format!("confirm {room}, {ack}")).into_iter().collect()
+            }
+            Op::Subscribe if self.rooms.len() >= rules.options.max_rooms => {
                 refuse("too-many-rooms", ack, "too many subscriptions, ignoring request")
             }
             Op::Subscribe => {
@@ -388,11 +403,19 @@ fn shown(actions: &[Action]) -> Vec<String> {
     let reply = |reply: &Option<Arc<Frame>>| reply.as_ref().map_or("-".to_owned(), packet);
     let show = |action: &Action| match action {
         Action::Send(frame) => format!("send {}", packet(frame)),
-        Action::Enter(rooms) => format!("enter {}", rooms.iter().map(Room::to_string).collect::<Vec<_>>().join(" ")),
+        // The rooms may have changed since, within one body; `compare` checks them.
+        Action::Enter(_) => "enter".to_owned(),
+        Action::Resume { request, .. } => format!("resume {request:?}"),
         Action::Exit => "exit".to_owned(),
-        Action::Join { room, reply: frame } => format!("join {room}, {}", reply(frame)),
+        Action::Join { room, ack, .. } => {
+            let reply = ack.map_or("-".to_owned(), |ack| format!("43{ack}[\"ok\"]"));
+            format!("join {room}, {reply}")
+        }
+        Action::Confirm { room, ack } => format!("confirm {room}, {ack}"),
         Action::Leave { room, reply: frame } => format!("leave {room}, {}", reply(frame)),
-        Action::Say(message) => format!("say {}", message.json),
+        Action::Say { message, ack } => {
+            format!("say {}, {}", message.json, ack.map_or_else(|| "-".to_owned(), |ack| ack.to_string()))
+        }
         Action::Refused(reason) => format!("refused {}", reason.as_str()),
         Action::Close(reason) => format!("close {reason}"),
     };

@@ -1,54 +1,27 @@
-//! Tells the chat room what browsers and the Manager say.
+//! Publishes chat messages of clients and of the Manager.
 
-use actix::{Actor, Addr, Context, Handler, Supervised};
+use actix::{Context, Handler};
 
 use super::{
-    RoomRegistry,
-    messages::{PublishEvents, Say, Tell},
-    publisher::{Lane, publication},
+    messages::Say,
+    publisher::{Kind, Publisher},
 };
-use crate::{farm::FarmEvent, stats::Stats};
+use crate::farm::FarmEvent;
 
-/// Tells the chat room what browsers and the Manager say.
-pub struct Chat {
-    registry: Addr<RoomRegistry>,
-    lane: Lane,
-}
+/// Names the publisher of chat messages.
+pub enum ChatMessages {}
 
-impl Chat {
-    pub fn new(registry: Addr<RoomRegistry>, stats: &'static Stats) -> Self {
-        Self { registry, lane: Lane::new("chat", stats) }
-    }
+/// Publishes chat messages of clients and of the Manager.
+pub type Chat = Publisher<ChatMessages>;
 
-    fn work(&mut self) {
-        self.lane.work(|event, receipt| self.registry.tell(publication(event, receipt)));
-    }
-}
-
-impl Actor for Chat {
-    type Context = Context<Self>;
-
-    fn started(&mut self, _: &mut Self::Context) {
-        self.work();
-    }
-}
-
-impl Supervised for Chat {}
-
-impl Handler<PublishEvents> for Chat {
-    type Result = ();
-
-    fn handle(&mut self, publish: PublishEvents, _: &mut Self::Context) {
-        self.lane.add(publish);
-        self.work();
-    }
+impl Kind for ChatMessages {
+    const NAME: &'static str = "chat";
 }
 
 impl Handler<Say> for Chat {
     type Result = ();
 
-    fn handle(&mut self, say: Say, _: &mut Self::Context) {
-        self.lane.add_one(FarmEvent::ChatMessage(say.message));
-        self.work();
+    fn handle(&mut self, say: Say, _: &mut Context<Self>) {
+        self.add_one(FarmEvent::ChatMessage(say.message));
     }
 }

@@ -1,22 +1,22 @@
-//! Tells of jobs, their tasks, task logs and last rendered images.
+//! Publishes updates of jobs, tasks, task logs and last rendered images.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, SpawnHandle, Supervised};
 
 use super::{
     RoomRegistry,
-    messages::{Publish, PublishEvents, ReleaseHeld, Seen, Tell},
+    messages::{Enqueue, Publish, PublishEvents, ReleaseHeld, Seen},
     publisher::{Lane, publication},
 };
 use crate::{
     clock,
     farm::{Audience, FarmEvent, JobId, Room},
-    last_rendered::LastRendered,
+    last_rendered::{LastRendered, ThrottleOptions},
     stats::Stats,
 };
 
-/// Tells of jobs, their tasks, task logs and last rendered images.
+/// Publishes updates of jobs, tasks, task logs and last rendered images.
 pub struct JobUpdates {
     registry: Addr<RoomRegistry>,
     lane: Lane,
@@ -25,12 +25,11 @@ pub struct JobUpdates {
 }
 
 impl JobUpdates {
-    /// `last_rendered_interval` is the least time between two images of a job that the room of all images is told of.
-    pub fn new(registry: Addr<RoomRegistry>, last_rendered_interval: Duration, stats: &'static Stats) -> Self {
+    pub fn new(registry: Addr<RoomRegistry>, throttle: ThrottleOptions, stats: &'static Stats) -> Self {
         Self {
             registry,
             lane: Lane::new("job-updates", stats),
-            last_rendered: LastRendered::new(last_rendered_interval),
+            last_rendered: LastRendered::new(throttle.last_rendered_interval),
             timer: None,
         }
     }
@@ -43,12 +42,13 @@ impl JobUpdates {
                 Some(job) => throttle(last_rendered, job, publish),
                 None => publish,
             };
-            registry.tell(publish);
+            registry.enqueue(publish);
         });
         self.set_timer(ctx);
     }
 
-    /// One timer at a time: a job whose time comes earlier than the timer's waits for it, less than a second.
+    /// Starts one timer at a time. A job that is due earlier than the timer waits for it, less than
+    /// a second.
     fn set_timer(&mut self, ctx: &mut Context<Self>) {
         if self.timer.is_none() {
             self.timer = self.last_rendered.next_due(clock::now()).map(|delay| ctx.run_later(delay, Self::release));
@@ -58,22 +58,25 @@ impl JobUpdates {
     fn release(&mut self, ctx: &mut Context<Self>) {
         self.timer = None;
         for publish in self.last_rendered.due(clock::now()) {
-            self.registry.tell(publish);
+            self.registry.enqueue(publish);
         }
         self.set_timer(ctx);
     }
 }
 
-/// The job's own room is told at once. The global room may have to wait: then it is told later, but for those whom the
-/// job's room told already.
+/// Publishes an image to the job's own room at once. The global room may have to wait for the
+/// throttle; it then gets the image later, without the sessions that already got it through the
+/// job's room.
 fn throttle(last_rendered: &mut LastRendered<Publish>, job: JobId, publish: Publish) -> Publish {
     let seen = Arc::new(Seen::default());
     let later = Publish {
         audience: Audience::Room(Room::LastRendered),
         seen: Some(seen.clone()),
+        is_rest: true,
         frame: publish.frame.clone(),
         id: publish.id.clone(),
         event: publish.event.clone(),
+        place: None,
         receipt: None,
     };
     match last_rendered.offer(job, later, clock::now()) {
@@ -112,7 +115,7 @@ impl Handler<ReleaseHeld> for JobUpdates {
 
     fn handle(&mut self, _: ReleaseHeld, _: &mut Self::Context) {
         for publish in self.last_rendered.release_all() {
-            self.registry.tell(publish);
+            self.registry.enqueue(publish);
         }
     }
 }

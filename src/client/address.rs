@@ -1,29 +1,44 @@
-//! Where a server is.
+//! The address of a server.
 
 use std::fmt;
 use std::str::FromStr;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use percent_encoding::percent_decode_str;
 use thiserror::Error;
 use url::Url;
 
-/// Address of a Socket.IO v2 server, as people write it: `http://farm:8081`, also with `https`, `ws` or `wss`, and below a path.
+/// The address of a Socket.IO v2 server, as people write it: `http://farm:8081`, also with `https`,
+/// `ws` or `wss`, and with a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     base: Url,
+    /// The `Authorization` value for the name and password of the URL, which are kept only here.
+    authorization: Option<Secret>,
+}
+
+/// A text that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+struct Secret(String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum InvalidAddress {
     #[error("not a URL: {0}")]
     NotAUrl(#[from] url::ParseError),
-    #[error("the URL begins with {0}:// where http:// or https:// is due")]
+    #[error("the URL begins with {0}:// instead of http:// or https://")]
     UnknownScheme(String),
-    #[error("the URL names no host")]
+    #[error("the URL has no host")]
     NoHost,
 }
 
 impl Address {
-    /// The URL that opens a WebSocket (engine.io-protocol revision 3, "URLs").
+    /// Returns the URL that opens a WebSocket (engine.io-protocol revision 3, "URLs").
     pub fn websocket_url(&self) -> String {
         let mut url = self.base.clone();
         let path = format!("{}/socket.io/", self.base.path().trim_end_matches('/'));
@@ -33,28 +48,40 @@ impl Address {
         url.into()
     }
 
-    /// Whether the server is spoken to over TLS.
+    /// Returns the value of `Authorization` for requests to this address, if it has a name and
+    /// password.
+    pub fn authorization(&self) -> Option<&str> {
+        self.authorization.as_ref().map(|secret| secret.0.as_str())
+    }
+
+    /// Returns the address with a bearer token in place of its name and password.
+    #[must_use]
+    pub fn with_token(self, token: &str) -> Self {
+        Self { authorization: Some(Secret(format!("Bearer {token}"))), ..self }
+    }
+
+    /// Returns whether the server uses TLS.
     pub fn is_tls(&self) -> bool {
         self.base.scheme() == "https"
     }
 
-    /// The address, with its path and query.
+    /// Returns the address with its path and query.
     pub fn as_str(&self) -> &str {
         self.base.as_str()
     }
 
-    /// Where the server listens: a name or an IP address, and a port.
+    /// Returns the server's host (a name or an IP address) and port.
     pub fn host_and_port(&self) -> (&str, u16) {
         let host = self.base.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
         (host, self.base.port_or_known_default().unwrap_or(80))
     }
 
-    /// The path below which the server lives; `/` where it has its host for itself.
+    /// Returns the path below which the server lives; `/` if it has its host to itself.
     pub fn path(&self) -> &str {
         self.base.path()
     }
 
-    /// The URL of what lives on this server under `path`, which is absolute, below the server's own path.
+    /// Returns the URL of an absolute `path` on this server, below the server's own path.
     pub fn below(&self, path: &str) -> String {
         let mut url = self.base.clone();
         url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
@@ -63,7 +90,7 @@ impl Address {
         url.into()
     }
 
-    /// The URL of something on the same server that is named by an absolute path, such as an image of a job.
+    /// Returns the URL of an absolute path on the same host, such as an image of a job.
     pub fn join(&self, path: &str) -> String {
         self.base.join(path).map_or_else(|_| path.to_owned(), String::from)
     }
@@ -73,7 +100,11 @@ impl FromStr for Address {
     type Err = InvalidAddress;
 
     fn from_str(text: &str) -> Result<Self, InvalidAddress> {
-        let mut url = Url::parse(text)?;
+        // A host and port alone, such as 127.0.0.1:8080, mean http.
+        let mut url = match text.is_empty() || text.contains("://") {
+            true => Url::parse(text)?,
+            false => Url::parse(&format!("http://{text}"))?,
+        };
         match url.scheme() {
             "http" | "https" => {}
             "ws" => url.set_scheme("http").map_err(|()| InvalidAddress::NoHost)?,
@@ -83,8 +114,22 @@ impl FromStr for Address {
         if url.host_str().is_none_or(str::is_empty) {
             return Err(InvalidAddress::NoHost);
         }
-        Ok(Self { base: url })
+        let authorization = take_user(&mut url);
+        Ok(Self { base: url, authorization })
     }
+}
+
+/// Removes the name and password from a URL, so that they are never printed.
+fn take_user(url: &mut Url) -> Option<Secret> {
+    if url.username().is_empty() && url.password().is_none() {
+        return None;
+    }
+    let decode = |text: &str| percent_decode_str(text).collect::<Vec<u8>>();
+    let user = [&decode(url.username())[..], b":", &decode(url.password().unwrap_or_default())].concat();
+    let authorization = format!("Basic {}", BASE64_STANDARD.encode(user));
+    // The URL has a host, so neither can fail.
+    let _ = (url.set_username(""), url.set_password(None));
+    Some(Secret(authorization))
 }
 
 impl fmt::Display for Address {
@@ -103,6 +148,8 @@ mod tests {
             ("http://127.0.0.1:8081", "http://127.0.0.1:8081/socket.io/?EIO=3&transport=websocket"),
             ("ws://farm/", "http://farm/socket.io/?EIO=3&transport=websocket"),
             ("wss://farm", "https://farm/socket.io/?EIO=3&transport=websocket"),
+            ("127.0.0.1:8081", "http://127.0.0.1:8081/socket.io/?EIO=3&transport=websocket"),
+            ("farm:8081/sub", "http://farm:8081/sub/socket.io/?EIO=3&transport=websocket"),
             ("http://[::1]:80/farm/?x#y", "http://[::1]/farm/socket.io/?EIO=3&transport=websocket"),
         ] {
             let address: Address = text.parse().unwrap();
@@ -121,6 +168,16 @@ mod tests {
     }
 
     #[test]
+    fn a_name_and_password_are_sent_and_never_shown() {
+        let address: Address = "http://farmer:s3%20cret@farm:8080/x".parse().unwrap();
+        assert_eq!(address.authorization(), Some("Basic ZmFybWVyOnMzIGNyZXQ="));
+        for shown in [address.to_string(), format!("{address:?}"), address.below("/api"), address.websocket_url()] {
+            assert!(!shown.contains("s3") && !shown.contains("farmer") && !shown.contains("ZmFy"), "{shown}");
+        }
+        assert_eq!("http://farm".parse::<Address>().unwrap().authorization(), None);
+    }
+
+    #[test]
     fn images_are_found_relative_to_the_host() {
         let address: Address = "http://farm:8081/sub".parse().unwrap();
         assert_eq!(address.join("/job-files/a b.jpg"), "http://farm:8081/job-files/a%20b.jpg");
@@ -131,9 +188,8 @@ mod tests {
     fn everything_else_is_refused_with_a_reason() {
         for (text, reason) in [
             ("", "not a URL: relative URL without a base"),
-            ("farm", "not a URL: relative URL without a base"),
-            ("farm:8081", "the URL begins with farm:// where http:// or https:// is due"),
-            ("ftp://farm", "the URL begins with ftp:// where http:// or https:// is due"),
+            ("farm:port", "not a URL: invalid port number"),
+            ("ftp://farm", "the URL begins with ftp:// instead of http:// or https://"),
             ("http://", "not a URL: empty host"),
             ("http://farm:99999", "not a URL: invalid port number"),
         ] {

@@ -1,16 +1,16 @@
-//! How long to wait before the next try to connect.
+//! Waits between attempts to connect.
 
 use std::time::Duration;
 
 use fastrand::Rng;
 
-/// Waits that double from try to try up to a limit, each shortened by chance, so that the clients of a server that
-/// comes back do not all come at once.
+/// Waits that double from attempt to attempt up to a limit, with jitter, so that the clients of a
+/// restarted server do not all reconnect at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
-    /// Wait after the first failure, before chance. Default 250 ms.
+    /// The wait after the first failure, before jitter. The default is 250 ms.
     pub first: Duration,
-    /// No wait is longer. Default 3 s: a server that comes back is found within that time.
+    /// The maximum wait. The default is 3 s, so a restarted server is found within that time.
     pub max: Duration,
 }
 
@@ -21,7 +21,8 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// The wait after `failures` failures in a row, counted from 1: between half and all of what that number is due.
+    /// Returns the wait after `failures` consecutive failures, counted from 1: between half and all
+    /// of the wait for that number.
     pub fn wait(&self, failures: u32, rng: &mut Rng) -> Duration {
         let doublings = failures.saturating_sub(1).min(31);
         let due = self.first.saturating_mul(1 << doublings).min(self.max);

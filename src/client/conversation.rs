@@ -1,17 +1,17 @@
-//! The client's side of one connection, without I/O: packets in, what they mean out.
+//! The client's side of one connection, without I/O: takes packets, returns their meaning.
 
 use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 
-use super::{Disconnect, Incoming};
-use crate::protocol::{EnginePacket, ProtocolError, ServerOpen, SocketPacket};
+use super::{ConnectionEnd, Incoming};
+use protocol::{EnginePacket, ProtocolError, ServerOpen, SocketPacket};
 
-/// The shortest interval or time-out of a heartbeat that is taken from a server: less would be an order to do nothing
-/// but ping.
+/// The minimum interval or timeout of a heartbeat that is accepted from a server: a shorter one
+/// would keep the client busy with pings.
 const MIN_BEAT: Duration = Duration::from_millis(20);
 
-/// State of a connection over a transport that is already open.
+/// The state of a connection over a transport that is already open.
 #[derive(Debug)]
 pub(super) struct Conversation {
     stage: Stage,
@@ -19,37 +19,39 @@ pub(super) struct Conversation {
 
 #[derive(Debug)]
 enum Stage {
-    /// The server's open packet is due.
+    /// The server's open packet has not arrived.
     Opening,
-    /// It has come; the server has yet to let the client into the namespace `/`.
+    /// The open packet has arrived; the server has not admitted the client to the namespace `/`
+    /// yet.
     Entering(Heartbeat),
     Inside(Heartbeat),
 }
 
-/// What a packet means for the caller.
+/// The meaning of a packet for the caller.
 #[derive(Debug)]
 pub(super) enum Received {
     Nothing,
-    /// The client is in and may send events.
+    /// The client is connected and may send events.
     Entered,
     Answer(String),
     Incoming(Incoming),
 }
 
-/// What is to be done because of the time.
+/// What the time requires.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Due {
     Nothing,
     Ping,
 }
 
-/// The client pings, and anything that comes shows that the server lives (engine.io-protocol revision 3, "Timeouts").
+/// The client pings, and any packet shows that the server is alive (engine.io-protocol revision 3,
+/// "Timeouts").
 #[derive(Debug)]
 struct Heartbeat {
     interval: Duration,
     timeout: Duration,
     next_ping: Instant,
-    /// When the server must have shown life at last, while a ping is not answered.
+    /// The deadline for a sign of life, while a ping is unanswered.
     dead_at: Option<Instant>,
 }
 
@@ -58,8 +60,8 @@ impl Conversation {
         Self { stage: Stage::Opening }
     }
 
-    /// Takes a text frame that came at `now`. After an error the connection is over.
-    pub(super) fn receive(&mut self, text: &str, now: Instant) -> Result<Received, Disconnect> {
+    /// Handles a text frame that arrived at `now`. After an error the connection is over.
+    pub(super) fn receive(&mut self, text: &str, now: Instant) -> Result<Received, ConnectionEnd> {
         if let Stage::Entering(heartbeat) | Stage::Inside(heartbeat) = &mut self.stage {
             heartbeat.dead_at = None;
         }
@@ -71,7 +73,7 @@ impl Conversation {
                 }
                 Ok(Received::Nothing)
             }
-            EnginePacket::Close => Err(Disconnect::Closed(String::new())),
+            EnginePacket::Close => Err(ConnectionEnd::Closed(String::new())),
             EnginePacket::Ping(data) => Ok(Received::Answer(format!("3{data}"))),
             EnginePacket::Message(text) => self.receive_packet(SocketPacket::decode(text)?),
             EnginePacket::Pong(_) | EnginePacket::BinaryMessage(_) | EnginePacket::Upgrade | EnginePacket::Noop => {
@@ -80,7 +82,8 @@ impl Conversation {
         }
     }
 
-    /// When [`tick`](Self::tick) is to be called at the latest; `None` before the server has said how its heart beats.
+    /// Returns when [`tick`](Self::tick) must be called at the latest, or `None` before the open
+    /// packet.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.stage {
             Stage::Opening => None,
@@ -90,19 +93,19 @@ impl Conversation {
         }
     }
 
-    pub(super) fn tick(&mut self, now: Instant) -> Result<Due, Disconnect> {
+    pub(super) fn tick(&mut self, now: Instant) -> Result<Due, ConnectionEnd> {
         match &mut self.stage {
             Stage::Opening => Ok(Due::Nothing),
             Stage::Entering(beat) | Stage::Inside(beat) => beat.tick(now),
         }
     }
 
-    fn receive_packet(&mut self, packet: SocketPacket<'_>) -> Result<Received, Disconnect> {
+    fn receive_packet(&mut self, packet: SocketPacket<'_>) -> Result<Received, ConnectionEnd> {
         match packet {
             SocketPacket::Connect { namespace } if namespace.is_root() => self.enter(),
-            SocketPacket::Disconnect { namespace } if namespace.is_root() => Err(Disconnect::Dismissed),
+            SocketPacket::Disconnect { namespace } if namespace.is_root() => Err(ConnectionEnd::Dismissed),
             SocketPacket::Error { namespace, message } if namespace.is_root() => {
-                Err(Disconnect::Refused(message.to_owned()))
+                Err(ConnectionEnd::Refused(message.to_owned()))
             }
             SocketPacket::Event { namespace, event, .. } if namespace.is_root() => {
                 Ok(Received::Incoming(Incoming::Event { name: event.name.into_owned(), args: owned(&event.args) }))
@@ -110,7 +113,7 @@ impl Conversation {
             SocketPacket::Ack { namespace, ack, args } if namespace.is_root() => {
                 Ok(Received::Incoming(Incoming::Ack { id: ack.value(), args: owned(&args) }))
             }
-            // Nothing here takes binary, and no other namespace was asked for.
+            // The client takes no binary data, and asked for no other namespace.
             SocketPacket::Connect { .. }
             | SocketPacket::Disconnect { .. }
             | SocketPacket::Error { .. }
@@ -121,9 +124,9 @@ impl Conversation {
         }
     }
 
-    fn enter(&mut self) -> Result<Received, Disconnect> {
+    fn enter(&mut self) -> Result<Received, ConnectionEnd> {
         match std::mem::replace(&mut self.stage, Stage::Opening) {
-            // It was let in without having been told how the heart beats.
+            // The server admitted the client without an open packet.
             Stage::Opening => Err(ProtocolError::MalformedOpen.into()),
             Stage::Entering(heartbeat) => {
                 self.stage = Stage::Inside(heartbeat);
@@ -143,9 +146,9 @@ impl Heartbeat {
         Self { interval, timeout: open.ping_timeout.max(MIN_BEAT), next_ping: now + interval, dead_at: None }
     }
 
-    fn tick(&mut self, now: Instant) -> Result<Due, Disconnect> {
+    fn tick(&mut self, now: Instant) -> Result<Due, ConnectionEnd> {
         if self.dead_at.is_some_and(|at| at <= now) {
-            return Err(Disconnect::PingTimeout);
+            return Err(ConnectionEnd::PingTimeout);
         }
         if now < self.next_ping {
             return Ok(Due::Nothing);
@@ -193,7 +196,7 @@ mod tests {
         assert_eq!(conversation.tick(after(start, 125)), Ok(Due::Ping));
         assert_eq!(conversation.tick(after(start, 150)), Ok(Due::Ping));
         assert_eq!(conversation.deadline(), Some(after(start, 160)));
-        assert_eq!(conversation.tick(after(start, 160)), Err(Disconnect::PingTimeout));
+        assert_eq!(conversation.tick(after(start, 160)), Err(ConnectionEnd::PingTimeout));
     }
 
     #[test]
@@ -230,14 +233,14 @@ mod tests {
             (r#"42/admin,["/jobs"]"#, "nothing"),
             (r#"451-["/jobs",{"_placeholder":true,"num":0}]"#, "nothing"),
             ("1", "the server closed the connection"),
-            ("41", "the server sent the client away"),
+            ("41", "the server disconnected the client"),
             (r#"44"too many""#, "the server refuses: \"too many\""),
-            ("42[{}]", "the server breaks the protocol: event name is not a string"),
-            ("x", "the server breaks the protocol: unknown engine.io packet type"),
-            ("", "the server breaks the protocol: packet is empty"),
+            ("42[{}]", "the server violates the protocol: event name is not a string"),
+            ("x", "the server violates the protocol: unknown engine.io packet type"),
+            ("", "the server violates the protocol: packet is empty"),
         ] {
             assert_eq!(meaning(text), expected, "{text}");
         }
-        assert!(matches!(Conversation::new().receive("40", now), Err(Disconnect::Protocol(_))));
+        assert!(matches!(Conversation::new().receive("40", now), Err(ConnectionEnd::Protocol(_))));
     }
 }

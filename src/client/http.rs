@@ -1,24 +1,31 @@
-//! HTTP to servers, over TLS where their address says so.
+//! HTTP clients of servers, with TLS if the address says so.
 
 use std::time::Duration;
 
 use awc::{
     Connector,
     error::{ConnectError, SendRequestError},
+    http::header,
 };
 
 use super::Address;
-use crate::tls;
+use crate::trust::{explain, trust};
 
-/// Asks the server at `server`, whose whole answer may take `timeout`. A redirect is an answer.
+/// Returns an HTTP client for the server at `server`, with a timeout for the whole response. It
+/// sends the name and password of the address, if there are any, and does not follow redirects.
 pub fn http_client(server: &Address, timeout: Duration) -> awc::Client {
     let connector = Connector::new();
-    let connector = if server.is_tls() { connector.rustls_0_23(tls::trust()) } else { connector };
-    awc::Client::builder().connector(connector).disable_redirects().timeout(timeout).finish()
+    let mut builder = awc::Client::builder();
+    if let Some(authorization) = server.authorization() {
+        builder = builder.add_default_header((header::AUTHORIZATION, authorization));
+    }
+    let connector = if server.is_tls() { connector.rustls_0_23(trust()) } else { connector };
+    builder.connector(connector).disable_redirects().timeout(timeout).finish()
 }
 
-/// What a failed request says about the server's certificate; `None` if it failed for another reason.
+/// Returns what is wrong with the server's certificate, or `None` if a request failed for another
+/// reason.
 pub fn untrusted(error: &SendRequestError) -> Option<String> {
     let SendRequestError::Connect(ConnectError::Io(error)) = error else { return None };
-    tls::explain(error)
+    explain(error)
 }

@@ -1,4 +1,4 @@
-//! A server that plays a script, for tests.
+//! A scripted server for tests.
 
 use std::net::SocketAddr;
 
@@ -10,18 +10,18 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::Address;
 
-pub(crate) const OPEN: &str = r#"0{"sid":"x","upgrades":[],"pingInterval":25000,"pingTimeout":60000}"#;
+pub const OPEN: &str = r#"0{"sid":"x","upgrades":[],"pingInterval":25000,"pingTimeout":60000}"#;
 
-pub(crate) type Peer = Framed<TcpStream, Codec>;
+pub type Peer = Framed<TcpStream, Codec>;
 
-pub(crate) async fn listener() -> (TcpListener, Address) {
+pub async fn listener() -> (TcpListener, Address) {
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
     (listener, address)
 }
 
-/// Reads the request and answers it; the peer's WebSocket if the answer opens one.
-pub(crate) async fn answer(listener: &TcpListener, status: &str) -> (String, Peer) {
+/// Reads and answers the request. Returns the peer's WebSocket if the answer opens one.
+pub async fn answer(listener: &TcpListener, status: &str) -> (String, Peer) {
     let (mut stream, _) = listener.accept().await.unwrap();
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
@@ -37,13 +37,13 @@ pub(crate) async fn answer(listener: &TcpListener, status: &str) -> (String, Pee
     (request, Framed::new(stream, Codec::new()))
 }
 
-pub(crate) async fn welcome(listener: &TcpListener, open: &'static str) -> Peer {
+pub async fn welcome(listener: &TcpListener, open: &'static str) -> Peer {
     let (_, mut peer) = answer(listener, "101 Switching Protocols").await;
     peer.send(text(open)).await.unwrap();
     peer.send(text("40")).await.unwrap();
     peer
 }
 
-pub(crate) fn text(text: &'static str) -> Message {
+pub fn text(text: &'static str) -> Message {
     Message::Text(text.into())
 }

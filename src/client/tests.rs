@@ -1,4 +1,4 @@
-//! The client against a server that plays a script.
+//! The client against a scripted server.
 
 use actix_http::ws::{CloseCode, Frame, Item, Message};
 use futures_util::{SinkExt, StreamExt};
@@ -9,7 +9,7 @@ use super::*;
 
 const IMPATIENT: &str = r#"0{"sid":"x","upgrades":[],"pingInterval":30,"pingTimeout":60}"#;
 
-/// A connected client and the server it is connected to.
+/// A connected client and its server.
 async fn pair(open: &'static str, limits: Limits) -> (Client, Peer) {
     let (listener, address) = listener().await;
     let (client, peer) = tokio::join!(Client::connect(&address, limits), welcome(&listener, open));
@@ -99,21 +99,21 @@ async fn says_why_there_is_no_connection() {
     assert!(reason.starts_with("cannot connect: "), "{reason}");
 
     let reason = refusal(short(), async |listener| drop(answer(&listener, "403 Forbidden").await)).await;
-    assert_eq!(reason, "the server answers with status 403 instead of opening a WebSocket");
+    assert_eq!(reason, "the server responds with status 403 instead of opening a WebSocket");
 
     let hasty = Limits { connect: Duration::from_millis(50), ..short() };
     let reason = refusal(hasty, async |listener| {
         let _open = answer(&listener, "101 Switching Protocols").await;
         std::future::pending().await
     });
-    assert_eq!(reason.await, "no welcome within 0.05 s");
+    assert_eq!(reason.await, "no connect packet within 0.05 s");
 
     let reason = refusal(short(), async |listener| {
         let (_, mut peer) = answer(&listener, "101 Switching Protocols").await;
         peer.send(text("0{}")).await.unwrap();
         std::future::pending().await
     });
-    assert_eq!(reason.await, "the server breaks the protocol: malformed open packet");
+    assert_eq!(reason.await, "the server violates the protocol: malformed open packet");
 }
 
 #[actix_rt::test]
@@ -121,12 +121,12 @@ async fn says_why_a_connection_ended() {
     let long = Message::Text("x".repeat(1001).into());
     let part = |item: fn(Bytes) -> Item, size| Message::Continuation(item("x".repeat(size).into()));
     for (messages, expected) in [
-        (vec![Message::Close(Some(CloseCode::Away.into()))], Disconnect::Closed("1001".to_owned())),
-        (vec![text("1")], Disconnect::Closed(String::new())),
-        (vec![text("41")], Disconnect::Dismissed),
-        (vec![long], Disconnect::MessageTooLong),
-        (vec![part(Item::FirstText, 900), part(Item::Last, 101)], Disconnect::MessageTooLong),
-        (vec![text("42")], Disconnect::Protocol(ProtocolError::MalformedJson)),
+        (vec![Message::Close(Some(CloseCode::Away.into()))], ConnectionEnd::Closed("1001".to_owned())),
+        (vec![text("1")], ConnectionEnd::Closed(String::new())),
+        (vec![text("41")], ConnectionEnd::Dismissed),
+        (vec![long], ConnectionEnd::Fragments(AssemblyError::TooLong)),
+        (vec![part(Item::FirstText, 900), part(Item::Last, 101)], ConnectionEnd::Fragments(AssemblyError::TooLong)),
+        (vec![text("42")], ConnectionEnd::Protocol(ProtocolError::MalformedJson)),
     ] {
         let (mut client, mut peer) = pair(OPEN, short()).await;
         for message in messages {
@@ -136,13 +136,13 @@ async fn says_why_a_connection_ended() {
     }
     let (mut client, peer) = pair(OPEN, short()).await;
     drop(peer);
-    assert_eq!(client.next().await.unwrap_err(), Disconnect::Closed(String::new()));
+    assert_eq!(client.next().await.unwrap_err(), ConnectionEnd::Closed(String::new()));
 }
 
 #[actix_rt::test]
 async fn a_silent_server_is_given_up_after_its_ping_timeout() {
     let (mut client, mut peer) = pair(IMPATIENT, short()).await;
-    assert_eq!(client.next().await.unwrap_err(), Disconnect::PingTimeout);
+    assert_eq!(client.next().await.unwrap_err(), ConnectionEnd::PingTimeout);
     assert_eq!(peer.next().await.unwrap().unwrap(), Frame::Text(Bytes::from_static(b"2")));
 }
 
@@ -161,13 +161,13 @@ async fn a_server_that_answers_pings_keeps_the_connection() {
 }
 
 #[actix_rt::test]
-async fn what_waits_for_the_server_is_bounded() {
+async fn queued_bytes_are_bounded() {
     let (mut client, _peer) = pair(OPEN, short()).await;
     let long = "x".repeat(450);
     client.emit("/chat", &long).unwrap();
     client.emit("/chat", &long).unwrap();
     assert!(matches!(client.emit("/chat", &long), Err(EmitError::Backlog)));
-    // Once it is written there is room again.
+    // Once the bytes are written there is room again.
     assert!(tokio::time::timeout(Duration::from_millis(20), client.next()).await.is_err());
     client.emit("/chat", &long).unwrap();
 }

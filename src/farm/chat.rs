@@ -1,12 +1,17 @@
-//! What people say to each other.
+//! Chat messages.
 
 use super::payload::{ChatMessage, Payload};
 use super::subscription::Refusal;
 
-/// The acknowledgement of a message that was sent.
+/// The acknowledgement of a published message.
 pub const CHAT_SENT: &str = "message sent successfully.";
 
-/// Reads the argument of `/chat`, the JSON text of `{name, text}`. The object goes out untouched.
+/// Parses the argument of `/chat`, the JSON text of `{name, text}`. The object is published
+/// unchanged.
+///
+/// # Errors
+///
+/// The argument is not such an object.
 pub fn parse(argument: &str) -> Result<Payload<ChatMessage>, Refusal> {
     Ok(Payload::parse(argument)?)
 }
@@ -24,7 +29,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wrong_shape_is_told_and_not_quoted() {
+    fn the_wrong_shape_is_reported_and_not_quoted() {
         for (argument, text) in [
             ("\"secret\"", "invalid request: the value is a string where an object is due"),
             (r#"{"name":"secret"}"#, "invalid request: text is missing"),

@@ -1,259 +1,209 @@
-//! Events: what happened on the farm, where it goes and under which name.
+//! Events: their payload, audience and name. To add a kind, add a row to the table in this file.
 
-use std::fmt;
 use std::str::FromStr;
 
+use uuid::Uuid;
+
+use super::ids::Entity;
 use super::json::{self, FieldError, FromJson, Problem};
 use super::payload::{
-    ChatMessage, FarmStatusReport, JobUpdate, LastRenderedUpdate, LifeCycle, Payload, TaskLogHead, TaskUpdate,
-    WorkerTagUpdate, WorkerUpdate,
+    ChatMessage, EventPayload, FarmStatusReport, JobUpdate, LastRenderedUpdate, LifeCycle, Payload, TaskLogHead,
+    TaskUpdate, WorkerTagUpdate, WorkerUpdate,
 };
 use super::room::{Audience, Room};
 
-/// Something happened on the farm.
-#[derive(Debug, Clone, PartialEq)]
-pub enum FarmEvent {
-    NewJob(Payload<JobUpdate>),
-    JobUpdate(Payload<JobUpdate>),
-    TaskUpdate(Payload<TaskUpdate>),
-    TaskLogUpdate(Payload<TaskLogHead>),
-    LastRendered(Payload<LastRenderedUpdate>),
-    NewWorker(Payload<WorkerUpdate>),
-    WorkerUpdate(Payload<WorkerUpdate>),
-    WorkerTagUpdate(Payload<WorkerTagUpdate>),
-    LifeCycle(Payload<LifeCycle>),
-    FarmStatus(Payload<FarmStatusReport>),
-    ChatMessage(Payload<ChatMessage>),
-    Unread(Unread),
-}
-
-/// What a Manager sends that this server cannot read, because a newer one has more to say. It goes on as it came.
+/// An event of a newer Manager that this server cannot decode. It is forwarded unchanged.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Unread {
-    /// Under which browsers get it.
+    /// The event name that browsers get.
     pub name: Box<str>,
     pub audience: Audience,
-    /// The payload: JSON, whatever it says.
+    /// The payload, any JSON.
     pub json: Box<str>,
 }
 
-/// The kinds of [`FarmEvent`], under the names the Manager has for them. `kind as usize` is its position in
-/// [`EventKind::ALL`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum EventKind {
-    NewJob,
-    JobUpdate,
-    TaskUpdate,
-    TaskLogUpdate,
-    LastRendered,
-    NewWorker,
-    WorkerUpdate,
-    WorkerTagUpdate,
-    LifeCycle,
-    FarmStatus,
-    ChatMessage,
-    /// No Manager calls an event so: see [`Unread`].
-    Unread,
-}
-
-/// The text names no kind of event.
+/// The text is not a kind of event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a known kind of event")]
 pub struct UnknownKind;
 
-const JOB_STATUSES: &[&str] = &[
-    "active",
-    "canceled",
-    "completed",
-    "failed",
-    "paused",
-    "pause-requested",
-    "queued",
-    "cancel-requested",
-    "requeueing",
-    "under-construction",
-];
-const TASK_STATUSES: &[&str] = &["active", "canceled", "completed", "failed", "queued", "soft-failed", "paused"];
-const WORKER_STATUSES: &[&str] = &["starting", "awake", "asleep", "error", "testing", "offline", "restart"];
-const FARM_STATUSES: &[&str] = &["active", "idle", "waiting", "asleep", "inoperative", "unknown", "starting"];
-const LIFE_CYCLE_TYPES: &[&str] = &["manager-startup", "manager-shutdown"];
+/// The audience of a kind of event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    Everyone,
+    Room(Room),
+    /// The room of the job in the payload's `job_id`.
+    Job,
+    /// The log room of the task in the payload's `task_id`.
+    TaskLog,
+    /// The room of the job, and this one, which gets the event even if the payload has no job.
+    JobAnd(Room),
+}
+
+impl Route {
+    /// Returns the audience of a payload whose ids `id` returns by the name of their field, or
+    /// `None` if the id that decides is missing.
+    pub fn audience(self, id: impl FnOnce(&'static str) -> Option<Uuid>) -> Option<Audience> {
+        match self {
+            Self::Everyone => Some(Audience::Everyone),
+            Self::Room(room) => Some(Audience::Room(room)),
+            Self::Job => id("job_id").map(|job| Audience::Room(Room::Job(job.into()))),
+            Self::TaskLog => id("task_id").map(|task| Audience::Room(Room::TaskLog(task.into()))),
+            Self::JobAnd(room) => Some(match id("job_id") {
+                Some(job) => Audience::Rooms([Room::Job(job.into()), room]),
+                None => Audience::Room(room),
+            }),
+        }
+    }
+}
+
+/// The publisher of an event. Events of one topic keep their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Topic {
+    Jobs,
+    Workers,
+    Farm,
+    Chat,
+}
+
+/// Defines the kinds of events: the Manager's name, the name on the wire, the topic and the route of each.
+macro_rules! events {
+    ($($(#[$doc:meta])* $kind:ident($payload:ty) = $name:literal, $wire:literal, $topic:expr, $route:expr;)+) => {
+        /// An event on the farm.
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum FarmEvent {
+            $($(#[$doc])* $kind(Payload<$payload>),)+
+            /// An event of a newer Manager that this server cannot decode.
+            Unread(Unread),
+        }
+
+        $crate::labels! {
+            /// The kinds of [`FarmEvent`], labelled with the Manager's names for them.
+            pub enum EventKind {
+                $($(#[$doc])* $kind = $name,)+
+                /// No Manager uses this name: see [`Unread`].
+                Unread = "unread",
+            }
+        }
+
+        impl FarmEvent {
+            /// Decodes the payload of an event of the kind `kind`.
+            ///
+            /// # Errors
+            ///
+            /// Returns a [`FieldError`] for the first invalid field.
+            pub fn parse(kind: EventKind, json: &str) -> Result<Self, FieldError> {
+                match kind {
+                    $(EventKind::$kind => Payload::parse(json).map(Self::$kind),)+
+                    EventKind::Unread => Err(Problem::UnknownKind.into()),
+                }
+            }
+
+            pub fn kind(&self) -> EventKind {
+                match self {
+                    $(Self::$kind(_) => EventKind::$kind,)+
+                    Self::Unread(_) => EventKind::Unread,
+                }
+            }
+
+            pub fn audience(&self) -> Audience {
+                match self {
+                    $(Self::$kind(payload) => {
+                        let id = |_: &str| payload.fields.routing_id();
+                        EventKind::$kind.route().audience(id).expect("a payload has the id that its route needs")
+                    })+
+                    Self::Unread(unread) => unread.audience,
+                }
+            }
+
+            /// Returns the decoded payload, or `None` for [`Unread`].
+            fn payload(&self) -> Option<&dyn EventPayload> {
+                match self {
+                    $(Self::$kind(payload) => Some(&payload.fields),)+
+                    Self::Unread(_) => None,
+                }
+            }
+
+            /// Returns the payload's text, which clients receive byte for byte.
+            pub fn json(&self) -> &str {
+                match self {
+                    $(Self::$kind(payload) => &payload.json,)+
+                    Self::Unread(unread) => &unread.json,
+                }
+            }
+        }
+
+        impl EventKind {
+            /// Returns the event name that clients receive; empty for [`Unread`](Self::Unread), each of which has its own.
+            pub const fn wire_name(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $wire,)+
+                    Self::Unread => "",
+                }
+            }
+
+            pub const fn topic(self) -> Topic {
+                match self {
+                    $(Self::$kind => $topic,)+
+                    Self::Unread => Topic::Farm,
+                }
+            }
+
+            pub const fn route(self) -> Route {
+                match self {
+                    $(Self::$kind => $route,)+
+                    Self::Unread => Route::Everyone,
+                }
+            }
+        }
+    };
+}
+
+events! {
+    /// A new job of the Manager.
+    NewJob(JobUpdate) = "new-job", "/jobs", Topic::Jobs, Route::Room(Room::Jobs);
+    JobUpdate(JobUpdate) = "job-update", "/jobs", Topic::Jobs, Route::Room(Room::Jobs);
+    TaskUpdate(TaskUpdate) = "task-update", "/task", Topic::Jobs, Route::Job;
+    TaskLogUpdate(TaskLogHead) = "task-log-update", "/tasklog", Topic::Jobs, Route::TaskLog;
+    LastRendered(LastRenderedUpdate) = "last-rendered", "/last-rendered", Topic::Jobs, Route::JobAnd(Room::LastRendered);
+    /// A new worker of the Manager.
+    NewWorker(WorkerUpdate) = "new-worker", "/workers", Topic::Workers, Route::Room(Room::Workers);
+    WorkerUpdate(WorkerUpdate) = "worker-update", "/workers", Topic::Workers, Route::Room(Room::Workers);
+    WorkerTagUpdate(WorkerTagUpdate) = "worker-tag-update", "/workertags", Topic::Workers, Route::Room(Room::WorkerTags);
+    LifeCycle(LifeCycle) = "life-cycle", "/lifecycle", Topic::Farm, Route::Everyone;
+    FarmStatus(FarmStatusReport) = "farm-status", "/status", Topic::Farm, Route::Everyone;
+    ChatMessage(ChatMessage) = "chat-message", "/message", Topic::Chat, Route::Room(Room::Chat);
+}
 
 impl FarmEvent {
-    /// Reads the payload of an event of the kind `kind`.
-    pub fn parse(kind: EventKind, json: &str) -> Result<Self, FieldError> {
-        fn read<T: FromJson>(json: &str, event: fn(Payload<T>) -> FarmEvent) -> Result<FarmEvent, FieldError> {
-            Payload::parse(json).map(event)
-        }
-        match kind {
-            EventKind::NewJob => read(json, Self::NewJob),
-            EventKind::JobUpdate => read(json, Self::JobUpdate),
-            EventKind::TaskUpdate => read(json, Self::TaskUpdate),
-            EventKind::TaskLogUpdate => read(json, Self::TaskLogUpdate),
-            EventKind::LastRendered => read(json, Self::LastRendered),
-            EventKind::NewWorker => read(json, Self::NewWorker),
-            EventKind::WorkerUpdate => read(json, Self::WorkerUpdate),
-            EventKind::WorkerTagUpdate => read(json, Self::WorkerTagUpdate),
-            EventKind::LifeCycle => read(json, Self::LifeCycle),
-            EventKind::FarmStatus => read(json, Self::FarmStatus),
-            EventKind::ChatMessage => read(json, Self::ChatMessage),
-            EventKind::Unread => Err(Problem::UnknownKind.into()),
-        }
-    }
-
-    pub fn kind(&self) -> EventKind {
-        match self {
-            Self::NewJob(_) => EventKind::NewJob,
-            Self::JobUpdate(_) => EventKind::JobUpdate,
-            Self::TaskUpdate(_) => EventKind::TaskUpdate,
-            Self::TaskLogUpdate(_) => EventKind::TaskLogUpdate,
-            Self::LastRendered(_) => EventKind::LastRendered,
-            Self::NewWorker(_) => EventKind::NewWorker,
-            Self::WorkerUpdate(_) => EventKind::WorkerUpdate,
-            Self::WorkerTagUpdate(_) => EventKind::WorkerTagUpdate,
-            Self::LifeCycle(_) => EventKind::LifeCycle,
-            Self::FarmStatus(_) => EventKind::FarmStatus,
-            Self::ChatMessage(_) => EventKind::ChatMessage,
-            Self::Unread(_) => EventKind::Unread,
-        }
-    }
-
-    /// The name under which browsers get the event.
+    /// Returns the event name that clients receive.
     pub fn wire_name(&self) -> &str {
         if let Self::Unread(unread) = self { &unread.name } else { self.kind().wire_name() }
     }
 
-    pub fn audience(&self) -> Audience {
-        match self {
-            Self::NewJob(_) | Self::JobUpdate(_) => Audience::Room(Room::Jobs),
-            Self::TaskUpdate(task) => Audience::Room(Room::Job(task.fields.job_id)),
-            Self::TaskLogUpdate(log) => Audience::Room(Room::TaskLog(log.fields.task_id)),
-            Self::LastRendered(image) => Audience::Rooms([Room::Job(image.fields.job_id), Room::LastRendered]),
-            Self::NewWorker(_) | Self::WorkerUpdate(_) => Audience::Room(Room::Workers),
-            Self::WorkerTagUpdate(_) => Audience::Room(Room::WorkerTags),
-            Self::LifeCycle(_) | Self::FarmStatus(_) => Audience::Everyone,
-            Self::ChatMessage(_) => Audience::Room(Room::Chat),
-            Self::Unread(unread) => unread.audience,
-        }
+    /// Returns the entity whose whole state the event carries, so that a later event of the same
+    /// entity supersedes this one.
+    pub fn entity(&self) -> Option<Entity> {
+        self.payload()?.entity()
     }
 
-    /// The payload's text, for browsers.
-    pub fn json(&self) -> &str {
-        match self {
-            Self::NewJob(job) | Self::JobUpdate(job) => &job.json,
-            Self::TaskUpdate(task) => &task.json,
-            Self::TaskLogUpdate(log) => &log.json,
-            Self::LastRendered(image) => &image.json,
-            Self::NewWorker(worker) | Self::WorkerUpdate(worker) => &worker.json,
-            Self::WorkerTagUpdate(tag) => &tag.json,
-            Self::LifeCycle(life_cycle) => &life_cycle.json,
-            Self::FarmStatus(report) => &report.json,
-            Self::ChatMessage(message) => &message.json,
-            Self::Unread(unread) => &unread.json,
-        }
+    /// Returns the rooms of the jobs and tasks that the event proves to exist.
+    pub fn shown_rooms(&self) -> impl Iterator<Item = Room> {
+        self.payload().map(EventPayload::shown_rooms).into_iter().flatten().flatten()
     }
 
-    /// The first of the event's status words that this server does not know, if any. Such an event goes out as it came;
-    /// the word is worth a line in the log. It may be empty, and of any length.
+    /// Returns the first of the event's status words that this server does not know, if any. Such
+    /// an event is forwarded unchanged; the word is logged. It may be empty, and of any length.
     pub fn unknown_status(&self) -> Option<&str> {
-        let (known, words) = match self {
-            Self::NewJob(job) | Self::JobUpdate(job) if job.fields.was_deleted => return None,
-            Self::NewJob(job) | Self::JobUpdate(job) => {
-                (JOB_STATUSES, [Some(&job.fields.status), job.fields.previous_status.as_ref(), None])
-            }
-            Self::TaskUpdate(task) => {
-                (TASK_STATUSES, [Some(&task.fields.status), task.fields.previous_status.as_ref(), None])
-            }
-            Self::NewWorker(worker) | Self::WorkerUpdate(worker) => {
-                let fields = &worker.fields;
-                let wanted = fields.status_change.as_ref().map(|change| &change.status);
-                (WORKER_STATUSES, [Some(&fields.status), fields.previous_status.as_ref(), wanted])
-            }
-            Self::FarmStatus(report) => (FARM_STATUSES, [Some(&report.fields.status), None, None]),
-            Self::LifeCycle(life_cycle) => {
-                let word = life_cycle.fields.kind.as_str();
-                return (!LIFE_CYCLE_TYPES.contains(&word)).then_some(word);
-            }
-            Self::TaskLogUpdate(_)
-            | Self::LastRendered(_)
-            | Self::WorkerTagUpdate(_)
-            | Self::ChatMessage(_)
-            | Self::Unread(_) => return None,
-        };
-        words.into_iter().flatten().map(|status| status.as_str()).find(|word| !known.contains(word))
+        let (known, words) = self.payload()?.statuses();
+        words.into_iter().flatten().find(|word| !known.contains(word))
     }
 }
 
 impl EventKind {
-    pub const ALL: [Self; 12] = [
-        Self::NewJob,
-        Self::JobUpdate,
-        Self::TaskUpdate,
-        Self::TaskLogUpdate,
-        Self::LastRendered,
-        Self::NewWorker,
-        Self::WorkerUpdate,
-        Self::WorkerTagUpdate,
-        Self::LifeCycle,
-        Self::FarmStatus,
-        Self::ChatMessage,
-        Self::Unread,
-    ];
-
-    /// The Manager's name for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NewJob => "new-job",
-            Self::JobUpdate => "job-update",
-            Self::TaskUpdate => "task-update",
-            Self::TaskLogUpdate => "task-log-update",
-            Self::LastRendered => "last-rendered",
-            Self::NewWorker => "new-worker",
-            Self::WorkerUpdate => "worker-update",
-            Self::WorkerTagUpdate => "worker-tag-update",
-            Self::LifeCycle => "life-cycle",
-            Self::FarmStatus => "farm-status",
-            Self::ChatMessage => "chat-message",
-            Self::Unread => "unread",
-        }
-    }
-
-    /// The name under which browsers get it.
-    pub fn wire_name(self) -> &'static str {
-        match self {
-            Self::NewJob | Self::JobUpdate => "/jobs",
-            Self::TaskUpdate => "/task",
-            Self::TaskLogUpdate => "/tasklog",
-            Self::LastRendered => "/last-rendered",
-            Self::NewWorker | Self::WorkerUpdate => "/workers",
-            Self::WorkerTagUpdate => "/workertags",
-            Self::LifeCycle => "/lifecycle",
-            Self::FarmStatus => "/status",
-            Self::ChatMessage => "/message",
-            // Each has its own.
-            Self::Unread => "",
-        }
-    }
-
-    /// The kind that browsers get under `name`. On the wire a new job or worker is an update like any other.
+    /// Returns the kind that clients receive under `name`. On the wire a new job or worker is an update like any other.
     pub fn from_wire_name(name: &str) -> Option<Self> {
-        match name {
-            "/jobs" => Some(Self::JobUpdate),
-            "/task" => Some(Self::TaskUpdate),
-            "/tasklog" => Some(Self::TaskLogUpdate),
-            "/last-rendered" => Some(Self::LastRendered),
-            "/workers" => Some(Self::WorkerUpdate),
-            "/workertags" => Some(Self::WorkerTagUpdate),
-            "/lifecycle" => Some(Self::LifeCycle),
-            "/status" => Some(Self::FarmStatus),
-            "/message" => Some(Self::ChatMessage),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for EventKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        Self::ALL.into_iter().rfind(|kind| kind.wire_name() == name && *kind != Self::Unread)
     }
 }
 
@@ -294,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn status_words_of_a_newer_manager_are_told() {
+    fn status_words_of_a_newer_manager_are_reported() {
         let job = |fields: &str| {
             format!(
                 r#"{{"id":"{ID}","priority":0,"refresh_tasks":false,"type":"","updated":"0001-01-01T00:00:00Z",{fields}}}"#

@@ -1,4 +1,4 @@
-//! Ids of the things on a farm.
+//! Ids of jobs, tasks, workers, tags and events.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,10 +9,10 @@ use uuid::Uuid;
 
 use super::json::{self, FieldError, FromJson, Problem};
 
-/// Length of `4b2c1f0e-7c3f-4f0f-9a53-2f6d1b7f6c21`, the only form of a UUID the contract knows.
+/// The length of `4b2c1f0e-7c3f-4f0f-9a53-2f6d1b7f6c21`, the only form of a UUID that is accepted.
 const HYPHENATED_LENGTH: usize = 36;
 
-/// Longest id of an event, in bytes of its text.
+/// The maximum length of an event's id, in bytes.
 pub const MAX_EVENT_ID: usize = 128;
 
 /// The text is not a UUID of 36 characters with hyphens.
@@ -24,13 +24,19 @@ macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident;)*) => {$(
         $(#[$doc])*
         ///
-        /// Read in any case, printed in lower case with hyphens.
+        /// Parsed in any case, printed in lower case with hyphens.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Uuid);
 
         impl From<Uuid> for $name {
             fn from(uuid: Uuid) -> Self {
                 Self(uuid)
+            }
+        }
+
+        impl From<$name> for Uuid {
+            fn from(id: $name) -> Self {
+                id.0
             }
         }
 
@@ -63,7 +69,7 @@ macro_rules! ids {
 }
 
 ids! {
-    /// A job: what an artist submitted.
+    /// A job, submitted by an artist.
     JobId;
     /// A task: the part of a job that one worker does.
     TaskId;
@@ -73,9 +79,15 @@ ids! {
     TagId;
 }
 
-/// What the Manager calls an event, so that it may send it again without doubling it. Cheap to clone.
+/// The Manager's id of an event, which makes a retry idempotent. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct EventId(Arc<str>);
+
+impl From<String> for EventId {
+    fn from(id: String) -> Self {
+        Self(id.into())
+    }
+}
 
 impl EventId {
     pub fn as_str(&self) -> &str {
@@ -93,12 +105,20 @@ impl FromJson for EventId {
     }
 }
 
-/// Reads a UUID in the one form that the contract knows.
+/// Parses a UUID of 36 characters with hyphens.
 pub(super) fn hyphenated(text: &str) -> Result<Uuid, InvalidUuid> {
     if text.len() != HYPHENATED_LENGTH {
         return Err(InvalidUuid);
     }
     Uuid::try_parse(text).map_err(|_| InvalidUuid)
+}
+
+/// An entity whose state an update carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Entity {
+    Job(JobId),
+    Task(TaskId),
+    Worker(WorkerId),
 }
 
 #[cfg(test)]

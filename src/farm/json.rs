@@ -1,8 +1,8 @@
-//! Reading members of a JSON object without losing a byte of it.
+//! Reads members of a JSON object without changing a byte of it.
 //!
-//! serde's derived readers cannot serve here: they refuse lone surrogates (which `JSON.parse` takes), they do not name the
-//! field that is missing, and they copy texts of which only the type matters. So an object is split into the texts of its
-//! members, and each member that is known is read by itself.
+//! serde's derived readers cannot be used here: they refuse lone surrogates (which `JSON.parse`
+//! accepts), do not name a missing field, and copy texts of which only the type matters. So an
+//! object is split into the texts of its members, and each known member is read separately.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,20 +12,21 @@ use serde::Deserialize;
 use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Levels of nesting a value may have. The real payloads have three; every reader behind us, browsers included, has a
-/// limit of its own that is best never met.
+/// The maximum nesting of a value. Real payloads have three levels; every later reader, browsers
+/// included, has a limit of its own.
 pub const MAX_DEPTH: usize = 64;
 
-/// What is wrong with a field.
+/// An invalid field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{} {reason}", subject(field))]
 pub struct FieldError {
-    /// Path of the field, `worker.uuid` or `thumbnail.suffixes[2]`; empty for the value as a whole.
+    /// The path of the field, `worker.uuid` or `thumbnail.suffixes[2]`; empty for the value as a
+    /// whole.
     pub field: String,
     pub reason: Problem,
 }
 
-/// What can be wrong with a value, as the predicate of a sentence. It never quotes the value.
+/// What is wrong with a value, as the predicate of a sentence. It never quotes the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     #[error("is not JSON")]
@@ -42,6 +43,8 @@ pub enum Problem {
     NotAnInteger,
     #[error("is not a UUID")]
     NotAUuid,
+    #[error("is not the name of a room")]
+    NotARoom,
     #[error("is not an RFC 3339 time with at most nine digits of fraction")]
     NotATime,
     #[error("is not a kind of event that this server knows")]
@@ -61,31 +64,54 @@ pub enum JsonType {
     Null,
 }
 
-/// A value that can be read from the text of one JSON value.
+/// A type that can be read from the text of one JSON value.
 pub trait FromJson: Sized {
+    /// Decodes the value in `json`.
+    ///
+    /// # Errors
+    ///
+    /// The value has another type or is invalid; the error names the field.
     fn from_json(json: &str) -> Result<Self, FieldError>;
 }
 
-/// The members of one JSON object, each as the text it came as.
+/// The members of one JSON object, each as its unchanged text.
 pub struct Members<'a>(Vec<(Cow<'a, str>, &'a str)>);
 
 impl<'a> Members<'a> {
-    /// Splits the object that `json` holds.
+    /// Splits the object in `json`.
+    ///
+    /// # Errors
+    ///
+    /// The text is not a JSON object.
     pub fn of(json: &'a str) -> Result<Self, Problem> {
         JsonType::Object.expect(json)?;
         let raw: RawMembers<'a> = serde_json::from_str(json).map_err(|_| Problem::NotJson)?;
         Ok(Self(raw.0.into_iter().map(|(name, value)| (unescape(name.get()), value.get())).collect()))
     }
 
+    /// Returns a member that every such object has.
+    ///
+    /// # Errors
+    ///
+    /// The member is missing, occurs twice or is invalid; the error names it.
     pub fn required<T: FromJson>(&self, name: &str) -> Result<T, FieldError> {
         T::from_json(self.required_json(name)?).map_err(|error| error.within(name))
     }
 
+    /// Returns the text of a member that every such object has.
+    ///
+    /// # Errors
+    ///
+    /// The member is missing or occurs twice; the error names it.
     pub fn required_json(&self, name: &str) -> Result<&'a str, FieldError> {
         self.get(name)?.ok_or_else(|| Problem::Missing.at(name))
     }
 
-    /// `null` counts as absent: it says as much, and the Manager never sends it.
+    /// Returns a member that may be absent. `null` counts as absent; the Manager never sends it.
+    ///
+    /// # Errors
+    ///
+    /// The member occurs twice or is invalid; the error names it.
     pub fn optional<T: FromJson>(&self, name: &str) -> Result<Option<T>, FieldError> {
         match self.get(name)? {
             None | Some("null") => Ok(None),
@@ -102,7 +128,7 @@ impl<'a> Members<'a> {
     }
 }
 
-/// What an error's sentence is about.
+/// Returns the subject of an error's sentence.
 pub fn subject(field: &str) -> &str {
     if field.is_empty() { "the value" } else { field }
 }
@@ -120,7 +146,7 @@ impl From<Problem> for FieldError {
 }
 
 impl FieldError {
-    /// The same error as seen from the object that has the value as its member `parent`.
+    /// Returns the error as seen from the object that has the value as its member `parent`.
     pub fn within(self, parent: &str) -> Self {
         let dot = if self.field.is_empty() || self.field.starts_with('[') { "" } else { "." };
         Self { field: format!("{parent}{dot}{}", self.field), ..self }
@@ -128,7 +154,7 @@ impl FieldError {
 }
 
 impl JsonType {
-    /// The type of the value that `json` is the text of, told by its first character.
+    /// Returns the type of the JSON value in `json`, which its first character decides.
     pub fn of(json: &str) -> Self {
         match json.trim_ascii_start().bytes().next() {
             Some(b'{') => Self::Object,
@@ -140,6 +166,11 @@ impl JsonType {
         }
     }
 
+    /// Checks that `json` has this type.
+    ///
+    /// # Errors
+    ///
+    /// The value has another type.
     pub fn expect(self, json: &str) -> Result<(), Problem> {
         match Self::of(json) {
             found if found == self => Ok(()),
@@ -174,7 +205,8 @@ impl FromJson for bool {
     }
 }
 
-/// Only plain integers: `1.0` and `1e2` are numbers to JSON, but not what any Manager prints for a count.
+/// Only plain integers: `1.0` and `1e2` are numbers in JSON, but no Manager prints a count like
+/// that.
 impl FromJson for i64 {
     fn from_json(json: &str) -> Result<Self, FieldError> {
         JsonType::Number.expect(json)?;
@@ -192,22 +224,35 @@ impl<T: FromJson> FromJson for Vec<T> {
     }
 }
 
-/// The texts of the elements of the array that `json` holds.
+/// Returns the texts of the elements of the array in `json`.
+///
+/// # Errors
+///
+/// The text is not a JSON array.
 pub fn elements(json: &str) -> Result<Vec<&str>, Problem> {
     JsonType::Array.expect(json)?;
     let raw: Vec<&RawValue> = serde_json::from_str(json).map_err(|_| Problem::NotJson)?;
     Ok(raw.into_iter().map(RawValue::get).collect())
 }
 
-/// The text of the string that `json` holds.
+/// Returns the text of the string in `json`.
+///
+/// # Errors
+///
+/// The text is not a JSON string.
 pub fn text(json: &str) -> Result<Cow<'_, str>, Problem> {
     JsonType::String.expect(json)?;
     Ok(unescape(json))
 }
 
-/// Refuses what is nested deeper than [`MAX_DEPTH`]. `json` need not be JSON.
+/// Refuses values that are nested deeper than [`MAX_DEPTH`]. `json` need not be valid.
+///
+/// # Errors
+///
+/// A value is nested deeper.
 pub fn check_depth(json: &str) -> Result<(), Problem> {
-    // Nearly always there are too few brackets to nest that deep, and counting them is many times faster.
+    // Nearly always there are too few brackets to nest that deep, and counting them is many times
+    // faster.
     if json.bytes().filter(|byte| matches!(byte, b'{' | b'[')).count() <= MAX_DEPTH {
         return Ok(());
     }
@@ -229,8 +274,9 @@ pub fn check_depth(json: &str) -> Result<(), Problem> {
     Ok(())
 }
 
-/// The object's text with its member `name` set to the JSON text `value`, or without that member when `value` is `None`.
-/// Every other byte stays as it is. What is not an object stays as it is altogether.
+/// Returns the object's text with its member `name` set to the JSON text `value`, or without that
+/// member if `value` is `None`. All other bytes are unchanged. A text that is not an object is
+/// returned unchanged.
 pub fn with_member<'a>(object: &'a str, name: &str, value: Option<&str>) -> Cow<'a, str> {
     let Ok(RawMembers(members)) = serde_json::from_str(object) else { return Cow::Borrowed(object) };
     let found = members.iter().position(|(key, _)| unescape(key.get()) == name);
@@ -247,7 +293,8 @@ pub fn with_member<'a>(object: &'a str, name: &str, value: Option<&str>) -> Cow<
     Cow::Owned([&object[..replaced.start], &replacement, &object[replaced.end..]].concat())
 }
 
-/// Where in `object` the member is, together with the comma behind it, or before it when it is the last.
+/// Returns the range of the member in `object`, including the comma after it, or before it if it is
+/// the last.
 fn span_with_comma(object: &str, members: &[(&RawValue, &RawValue)], index: usize) -> Range<usize> {
     let (key, value) = members[index];
     let (start, end) = (span(object, key).start, span(object, value).end);
@@ -258,13 +305,14 @@ fn span_with_comma(object: &str, members: &[(&RawValue, &RawValue)], index: usiz
     }
 }
 
-/// Where in `object` the text of `part` is, which was borrowed from it.
+/// Returns the range in `object` of `part`, which was borrowed from it.
 fn span(object: &str, part: &RawValue) -> Range<usize> {
     let start = part.get().as_ptr().addr() - object.as_ptr().addr();
     start..start + part.get().len()
 }
 
-/// The text that a JSON string stands for. One that Rust cannot hold, because of a lone surrogate, stays as it is spelled.
+/// Decodes a JSON string. A string that Rust cannot represent, because of a lone surrogate, is
+/// returned as it is spelled.
 fn unescape(json: &str) -> Cow<'_, str> {
     let json = json.trim_ascii();
     let inner = json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(json);
@@ -274,7 +322,7 @@ fn unescape(json: &str) -> Cow<'_, str> {
     }
 }
 
-/// Names and values of an object's members as they are spelled.
+/// Returns the names and values of an object's members as they are spelled.
 struct RawMembers<'a>(Vec<(&'a RawValue, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for RawMembers<'de> {
@@ -334,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_no_change_is_not_copied() {
+    fn unchanged_text_is_not_copied() {
         for text in [r#"{"a":{"x":1}}"#, "{}", "[]", "\"x\"", "{", ""] {
             assert!(matches!(with_member(text, "x", None), Cow::Borrowed(same) if same == text), "{text}");
         }

@@ -1,25 +1,45 @@
-//! What an event says: the fields this server reads, beside the JSON text that browsers get.
+//! Payloads of events: the fields that this server reads, beside the JSON text that browsers get.
 //!
-//! Fields are declared in the order in which Go prints them, and left out where Go leaves them out, so that an event made
-//! here looks like one of the Manager's.
+//! Fields are declared in the order in which Go prints them, and omitted where Go omits them, so
+//! that an event created here looks like one of the Manager's.
 
 use std::fmt;
 use std::ops::Not;
 
 use serde::Serialize;
+use uuid::Uuid;
 
-use super::ids::{JobId, TagId, TaskId, WorkerId};
+use super::ids::{Entity, JobId, TagId, TaskId, WorkerId};
 use super::json::{self, FieldError, FromJson, JsonType, Members};
+use super::room::Room;
 use super::timestamp::Timestamp;
 
-/// What this server reads of a payload, beside the JSON text that goes on to browsers exactly as it came.
+const JOB_STATUSES: &[&str] = &[
+    "active",
+    "canceled",
+    "completed",
+    "failed",
+    "paused",
+    "pause-requested",
+    "queued",
+    "cancel-requested",
+    "requeueing",
+    "under-construction",
+];
+const TASK_STATUSES: &[&str] = &["active", "canceled", "completed", "failed", "queued", "soft-failed", "paused"];
+const WORKER_STATUSES: &[&str] = &["starting", "awake", "asleep", "error", "testing", "offline", "restart"];
+const FARM_STATUSES: &[&str] = &["active", "idle", "waiting", "asleep", "inoperative", "unknown", "starting"];
+const LIFE_CYCLE_TYPES: &[&str] = &["manager-startup", "manager-shutdown"];
+
+/// The fields that this server reads of a payload, beside the unchanged JSON text that browsers
+/// get.
 #[derive(Clone, PartialEq)]
 pub struct Payload<T> {
     pub fields: T,
     pub json: Box<str>,
 }
 
-/// The state of a job, a task, a worker or the farm: a word, which may be one this server has never heard of.
+/// The state of a job, a task, a worker or the farm: a word, which may be unknown to this server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Status(String);
@@ -31,11 +51,11 @@ pub struct JobUpdate {
     pub id: JobId,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Absent for new jobs, and while the status stays what it is.
+    /// Absent for new jobs, and while the status does not change.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub previous_status: Option<Status>,
     pub priority: i64,
-    /// So many tasks changed that a page does best to fetch them all again.
+    /// Whether so many tasks changed that a page should load them all again.
     pub refresh_tasks: bool,
     pub status: Status,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -45,7 +65,7 @@ pub struct JobUpdate {
     #[serde(rename = "type")]
     pub kind: String,
     pub updated: Timestamp,
-    /// When true, only `id` means anything: every other field has Go's zero value.
+    /// If true, only `id` has a meaning: all other fields have Go's zero value.
     #[serde(skip_serializing_if = "Not::not")]
     pub was_deleted: bool,
 }
@@ -68,7 +88,7 @@ pub struct TaskUpdate {
     pub worker: Option<TaskWorker>,
 }
 
-/// Who does a task.
+/// The worker of a task.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TaskWorker {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,15 +97,15 @@ pub struct TaskWorker {
     pub uuid: Option<WorkerId>,
 }
 
-/// A chunk of a task's log, as it is made and as it is shown.
+/// A chunk of a task's log, as it is created and as it is shown.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TaskLogUpdate {
     pub log: String,
     pub task_id: TaskId,
 }
 
-/// What the server reads of a [`TaskLogUpdate`] on its way through. The log itself, which may be large and must never be
-/// logged, is only checked to be a text.
+/// The fields that the server reads of a [`TaskLogUpdate`]. The log itself, which may be large and
+/// must never be logged, is only checked to be a string.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TaskLogHead {
     pub task_id: TaskId,
@@ -97,7 +117,7 @@ pub struct LastRenderedUpdate {
     pub thumbnail: Thumbnail,
 }
 
-/// Where the sizes of an image are: at `base + "/" + suffix`, relative to the Manager's address.
+/// The addresses of an image's sizes: `base + "/" + suffix`, relative to the Manager's address.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Thumbnail {
     pub base: String,
@@ -124,7 +144,7 @@ pub struct WorkerUpdate {
     pub version: String,
 }
 
-/// What a worker is asked to become; when `is_lazy`, after the task it is doing.
+/// The requested status of a worker; if `is_lazy`, it applies after the current task.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StatusChange {
     pub is_lazy: bool,
@@ -144,7 +164,7 @@ pub struct WorkerTag {
     pub description: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<TagId>,
-    /// Empty when the tag was deleted.
+    /// Empty if the tag was deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
@@ -168,7 +188,8 @@ pub struct ChatMessage {
 }
 
 impl<T> Payload<T> {
-    /// The payload that says what `fields` say. Of `fields` it keeps what the server reads of a payload that came in.
+    /// Creates the payload with these `fields`. Of `fields` it keeps what the server reads of a
+    /// received payload.
     pub fn new<S: Serialize + Into<T>>(fields: S) -> Self {
         let json = serde_json::to_string(&fields).expect("every payload is an object with names for keys");
         Self { fields: fields.into(), json: json.into() }
@@ -176,14 +197,19 @@ impl<T> Payload<T> {
 }
 
 impl<T: FromJson> Payload<T> {
-    /// Reads the payload that `json` is the text of, and keeps that text. Fields that are not known are not looked at.
+    /// Decodes the payload in `json`, and keeps that text. Unknown fields are ignored.
+    ///
+    /// # Errors
+    ///
+    /// The text is not JSON, is nested too deep, or a field is missing or invalid; the error names
+    /// the field.
     pub fn parse(json: &str) -> Result<Self, FieldError> {
         json::check_depth(json)?;
         Ok(Self { fields: T::from_json(json)?, json: json.into() })
     }
 }
 
-/// Without the text, which may be a task's log.
+/// Omits the text, which may be a task's log.
 impl<T: fmt::Debug> fmt::Debug for Payload<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let length = self.json.len();
@@ -220,6 +246,119 @@ impl From<TaskLogUpdate> for TaskLogHead {
         Self { task_id: update.task_id }
     }
 }
+
+/// What the server derives from a payload. A kind of payload overrides what applies to it.
+pub trait EventPayload {
+    /// Returns the id that the [`Route`](super::event::Route) of the payload's event needs.
+    fn routing_id(&self) -> Option<Uuid> {
+        None
+    }
+
+    /// Returns the entity whose whole state the payload carries, so that a later event of the same
+    /// entity supersedes this one.
+    ///
+    /// A job whose deletion is requested keeps that state in later updates, and a new job or worker
+    /// that is merged with later updates stays new. Returns `None` for events that must each be
+    /// delivered: deletions, logs, images, tags, life cycle, farm status, chat.
+    fn entity(&self) -> Option<Entity> {
+        None
+    }
+
+    /// Returns the rooms of the jobs and tasks that the event proves to exist.
+    fn shown_rooms(&self) -> [Option<Room>; 2] {
+        [None, None]
+    }
+
+    /// Returns the status words that this server knows, and those of the payload. They may be empty,
+    /// and of any length.
+    fn statuses(&self) -> (&'static [&'static str], [Option<&str>; 3]) {
+        (&[], [None; 3])
+    }
+}
+
+impl EventPayload for JobUpdate {
+    fn entity(&self) -> Option<Entity> {
+        (!self.was_deleted).then_some(Entity::Job(self.id))
+    }
+
+    fn shown_rooms(&self) -> [Option<Room>; 2] {
+        [(!self.was_deleted).then_some(Room::Job(self.id)), None]
+    }
+
+    fn statuses(&self) -> (&'static [&'static str], [Option<&str>; 3]) {
+        match self.was_deleted {
+            true => (JOB_STATUSES, [None; 3]),
+            false => {
+                (JOB_STATUSES, [Some(self.status.as_str()), self.previous_status.as_ref().map(Status::as_str), None])
+            }
+        }
+    }
+}
+
+impl EventPayload for TaskUpdate {
+    fn routing_id(&self) -> Option<Uuid> {
+        Some(self.job_id.into())
+    }
+
+    fn entity(&self) -> Option<Entity> {
+        Some(Entity::Task(self.id))
+    }
+
+    fn shown_rooms(&self) -> [Option<Room>; 2] {
+        [Some(Room::Job(self.job_id)), Some(Room::TaskLog(self.id))]
+    }
+
+    fn statuses(&self) -> (&'static [&'static str], [Option<&str>; 3]) {
+        (TASK_STATUSES, [Some(self.status.as_str()), self.previous_status.as_ref().map(Status::as_str), None])
+    }
+}
+
+impl EventPayload for TaskLogHead {
+    fn routing_id(&self) -> Option<Uuid> {
+        Some(self.task_id.into())
+    }
+
+    fn shown_rooms(&self) -> [Option<Room>; 2] {
+        [Some(Room::TaskLog(self.task_id)), None]
+    }
+}
+
+impl EventPayload for LastRenderedUpdate {
+    fn routing_id(&self) -> Option<Uuid> {
+        Some(self.job_id.into())
+    }
+
+    fn shown_rooms(&self) -> [Option<Room>; 2] {
+        [Some(Room::Job(self.job_id)), None]
+    }
+}
+
+impl EventPayload for WorkerUpdate {
+    fn entity(&self) -> Option<Entity> {
+        self.deleted_at.is_none().then_some(Entity::Worker(self.id))
+    }
+
+    fn statuses(&self) -> (&'static [&'static str], [Option<&str>; 3]) {
+        let requested = self.status_change.as_ref().map(|change| change.status.as_str());
+        let previous = self.previous_status.as_ref().map(Status::as_str);
+        (WORKER_STATUSES, [Some(self.status.as_str()), previous, requested])
+    }
+}
+
+impl EventPayload for FarmStatusReport {
+    fn statuses(&self) -> (&'static [&'static str], [Option<&str>; 3]) {
+        (FARM_STATUSES, [Some(self.status.as_str()), None, None])
+    }
+}
+
+impl EventPayload for LifeCycle {
+    fn statuses(&self) -> (&'static [&'static str], [Option<&str>; 3]) {
+        (LIFE_CYCLE_TYPES, [Some(self.kind.as_str()), None, None])
+    }
+}
+
+impl EventPayload for WorkerTagUpdate {}
+impl EventPayload for ChatMessage {}
 
 impl FromJson for Status {
     fn from_json(json: &str) -> Result<Self, FieldError> {
@@ -381,7 +520,7 @@ mod tests {
     const ID: &str = "4b2c1f0e-7c3f-4f0f-9a53-2f6d1b7f6c21";
 
     #[test]
-    fn what_is_made_here_is_written_like_go_does_it() {
+    fn payloads_are_printed_as_go_prints_them() {
         let deleted: Payload<JobUpdate> = Payload::new(JobUpdate {
             delete_requested_at: None,
             id: ID.parse().unwrap(),
@@ -404,7 +543,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_is_carried_but_neither_read_nor_told() {
+    fn a_log_is_forwarded_but_neither_decoded_nor_printed() {
         let update = TaskLogUpdate { log: "secret\n".to_owned(), task_id: ID.parse().unwrap() };
         let log: Payload<TaskLogHead> = Payload::new(update);
         assert_eq!(&*log.json, format!(r#"{{"log":"secret\n","task_id":"{ID}"}}"#));

@@ -1,68 +1,138 @@
-//! Rooms: who is interested in what.
+//! Rooms: sets of clients that receive the same events. To add one, add a row to the table in this file.
 
 use std::fmt;
 use std::str::FromStr;
 
-use super::ids::{JobId, TaskId};
+use uuid::Uuid;
 
-/// A set of browsers that get the same events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Room {
-    Jobs,
-    Workers,
-    LastRendered,
-    WorkerTags,
-    Chat,
-    /// Task updates and last-rendered images of one job.
-    Job(JobId),
-    /// The log of one task.
-    TaskLog(TaskId),
+use super::ids::{JobId, TaskId};
+use super::subscription::Refusal;
+
+/// Defines the rooms. A fixed room has a name and, if clients may subscribe to it, the `type` of
+/// `/subscription`; a room of an entity is `<type>-<uuid>` and has the refusal of a subscription
+/// that lacks the UUID.
+macro_rules! rooms {
+    (
+        fixed { $($(#[$fixed_doc:meta])* $fixed:ident = $name:literal, $subscription:expr;)+ }
+        entities { $($(#[$entity_doc:meta])* $entity:ident($id:ty) = $kind:literal, $missing:expr;)+ }
+    ) => {
+        /// A set of clients that receive the same events.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Room {
+            $($(#[$fixed_doc])* $fixed,)+
+            $($(#[$entity_doc])* $entity($id),)+
+        }
+
+        /// The job or task that a room belongs to. A farm has many rooms of each of these kinds.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum RoomEntity {
+            $($entity($id),)+
+        }
+
+        /// The text is not the name of a room.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+        #[error("not a room: rooms are {}", Room::NAMES)]
+        pub struct UnknownRoom;
+
+        impl Room {
+            /// The rooms that every farm has.
+            pub const FIXED: [Self; [$($name),+].len()] = [$(Self::$fixed),+];
+
+            /// The names of all rooms, for people.
+            pub const NAMES: &str = concat!($($name, ", ",)+ $($kind, "-<uuid>, ",)+ "with <uuid> in 36 characters");
+
+            /// Returns the `type` of `/subscription` for the room, and the `uuid` if it needs one,
+            /// or `None` for a room that is joined only by default.
+            pub fn subscription(self) -> Option<(&'static str, Option<Uuid>)> {
+                match self {
+                    $(Self::$fixed => $subscription.map(|kind| (kind, None)),)+
+                    $(Self::$entity(id) => Some(($kind, Some(id.into()))),)+
+                }
+            }
+
+            /// Returns the room that a subscription of this `type` asks for.
+            ///
+            /// # Errors
+            ///
+            /// Returns a [`Refusal`] if there is no such type, or if it needs a UUID and has none.
+            pub fn of_subscription(kind: &str, uuid: Option<Uuid>) -> Result<Self, Refusal> {
+                $(if $subscription == Some(kind) {
+                    return Ok(Self::$fixed);
+                })+
+                match kind {
+                    $($kind => Ok(Self::$entity(uuid.ok_or($missing)?.into())),)+
+                    _ => Err(Refusal::UnknownType),
+                }
+            }
+
+            /// Returns the job or task that the room belongs to, or `None` for a room that every farm
+            /// has.
+            pub fn entity(self) -> Option<RoomEntity> {
+                match self {
+                    $(Self::$fixed => None,)+
+                    $(Self::$entity(id) => Some(RoomEntity::$entity(id)),)+
+                }
+            }
+
+            /// Returns whether the room belongs to one job or task.
+            pub fn is_of_entity(self) -> bool {
+                self.entity().is_some()
+            }
+        }
+
+        impl fmt::Display for Room {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(Self::$fixed => f.write_str($name),)+
+                    $(Self::$entity(id) => write!(f, concat!($kind, "-{}"), id),)+
+                }
+            }
+        }
+
+        impl FromStr for Room {
+            type Err = UnknownRoom;
+
+            fn from_str(name: &str) -> Result<Self, UnknownRoom> {
+                match name {
+                    $($name => return Ok(Self::$fixed),)+
+                    _ => {}
+                }
+                match name.split_once('-') {
+                    $(Some(($kind, id)) => id.parse().map(Self::$entity).map_err(|_| UnknownRoom),)+
+                    _ => Err(UnknownRoom),
+                }
+            }
+        }
+    };
 }
 
-/// Where an event goes. Whoever is in several of the rooms gets it once.
+rooms! {
+    fixed {
+        /// Updates of all jobs.
+        Jobs = "Jobs", Some("allJobs");
+        /// Updates of all workers.
+        Workers = "Workers", Some("allWorkers");
+        /// Images of all jobs, throttled per job.
+        LastRendered = "Last-Rendered", Some("allLastRendered");
+        /// Updates of all worker tags.
+        WorkerTags = "Worker-Tags", Some("allWorkerTags");
+        /// Chat messages.
+        Chat = "Chat", None::<&str>;
+    }
+    entities {
+        /// Task updates and last-rendered images of one job.
+        Job(JobId) = "job", Refusal::JobWithoutUuid;
+        /// The log of one task.
+        TaskLog(TaskId) = "tasklog", Refusal::TaskWithoutUuid;
+    }
+}
+
+/// The audience of an event. A client in several of the rooms receives it once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Audience {
     Everyone,
     Room(Room),
     Rooms([Room; 2]),
-}
-
-/// The text names no room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a room: rooms are Jobs, Workers, Last-Rendered, Worker-Tags, Chat, job-<uuid> and tasklog-<uuid>")]
-pub struct UnknownRoom;
-
-impl fmt::Display for Room {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Jobs => f.write_str("Jobs"),
-            Self::Workers => f.write_str("Workers"),
-            Self::LastRendered => f.write_str("Last-Rendered"),
-            Self::WorkerTags => f.write_str("Worker-Tags"),
-            Self::Chat => f.write_str("Chat"),
-            Self::Job(id) => write!(f, "job-{id}"),
-            Self::TaskLog(id) => write!(f, "tasklog-{id}"),
-        }
-    }
-}
-
-impl FromStr for Room {
-    type Err = UnknownRoom;
-
-    fn from_str(name: &str) -> Result<Self, UnknownRoom> {
-        match name {
-            "Jobs" => Ok(Self::Jobs),
-            "Workers" => Ok(Self::Workers),
-            "Last-Rendered" => Ok(Self::LastRendered),
-            "Worker-Tags" => Ok(Self::WorkerTags),
-            "Chat" => Ok(Self::Chat),
-            _ => match name.split_once('-') {
-                Some(("job", id)) => id.parse().map(Self::Job).map_err(|_| UnknownRoom),
-                Some(("tasklog", id)) => id.parse().map(Self::TaskLog).map_err(|_| UnknownRoom),
-                _ => Err(UnknownRoom),
-            },
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,16 +1,20 @@
 //! Browsers' requests to join or leave a room.
 
+use std::collections::HashSet;
+
 use serde_json::json;
 
 use super::ids::{InvalidUuid, hyphenated};
-use super::json::{FieldError, Members};
+use super::json::{FieldError, FromJson, Members, Problem};
 use super::room::Room;
 
-/// What a browser asks with `/subscription`.
+/// The request in a `/subscription`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SubscriptionRequest {
     pub op: Op,
     pub room: Room,
+    /// Whether the client also wants the last known state of the room.
+    pub state: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,8 +23,8 @@ pub enum Op {
     Unsubscribe,
 }
 
-/// Why a browser's request is not done. Its text is what the browser is answered, word for word as Flamenco has it where
-/// Flamenco has one.
+/// Why a browser's request is refused. The text is the acknowledgement, word for word as Flamenco
+/// has it where Flamenco has one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("invalid UUID, ignoring request")]
@@ -38,9 +42,14 @@ pub enum Refusal {
 }
 
 impl SubscriptionRequest {
-    /// Reads the argument of `/subscription`, the JSON text of `{op, type, uuid?}`.
+    /// Parses the argument of `/subscription`, the JSON text of `{op, type, uuid?, state?}`.
     ///
-    /// A missing `op` or `type` is refused like an empty one, as Flamenco does it.
+    /// A missing `op` or `type` is refused like an empty one, as in Flamenco.
+    ///
+    /// # Errors
+    ///
+    /// The argument is not such an object, or names an unknown operation, room or id. The text of
+    /// the refusal is what Flamenco answers.
     pub fn parse(argument: &str) -> Result<Self, Refusal> {
         let members = Members::of(argument).map_err(FieldError::from)?;
         let op: Option<String> = members.optional("op")?;
@@ -48,39 +57,68 @@ impl SubscriptionRequest {
         let uuid: Option<String> = members.optional("uuid")?;
 
         let uuid = uuid.map(|text| hyphenated(&text).map_err(|InvalidUuid| Refusal::InvalidUuid)).transpose()?;
-        let room = match kind.as_deref() {
-            Some("allJobs") => Room::Jobs,
-            Some("allWorkers") => Room::Workers,
-            Some("allLastRendered") => Room::LastRendered,
-            Some("allWorkerTags") => Room::WorkerTags,
-            Some("job") => Room::Job(uuid.ok_or(Refusal::JobWithoutUuid)?.into()),
-            Some("tasklog") => Room::TaskLog(uuid.ok_or(Refusal::TaskWithoutUuid)?.into()),
-            _ => return Err(Refusal::UnknownType),
-        };
+        let room = Room::of_subscription(kind.as_deref().unwrap_or_default(), uuid)?;
         let op = match op.as_deref() {
             Some("subscribe") => Op::Subscribe,
             Some("unsubscribe") => Op::Unsubscribe,
             _ => return Err(Refusal::UnknownOp),
         };
-        Ok(Self { op, room })
+        Ok(Self { op, room, state: members.optional("state")?.unwrap_or_default() })
     }
 
-    /// The argument that asks for this; `None` for the chat, which everybody is in without asking.
+    /// Returns the argument for this request, or `None` for the chat room, which every client is in
+    /// without asking.
     pub fn to_argument(self) -> Option<String> {
         let op = match self.op {
             Op::Subscribe => "subscribe",
             Op::Unsubscribe => "unsubscribe",
         };
-        let argument = match self.room {
-            Room::Jobs => json!({"op": op, "type": "allJobs"}),
-            Room::Workers => json!({"op": op, "type": "allWorkers"}),
-            Room::LastRendered => json!({"op": op, "type": "allLastRendered"}),
-            Room::WorkerTags => json!({"op": op, "type": "allWorkerTags"}),
-            Room::Chat => return None,
-            Room::Job(id) => json!({"op": op, "type": "job", "uuid": id}),
-            Room::TaskLog(id) => json!({"op": op, "type": "tasklog", "uuid": id}),
+        let mut argument = match self.room.subscription()? {
+            (kind, None) => json!({"op": op, "type": kind}),
+            (kind, Some(uuid)) => json!({"op": op, "type": kind, "uuid": uuid}),
         };
+        if self.state {
+            argument["state"] = true.into();
+        }
         Some(argument.to_string())
+    }
+}
+
+/// The request in a `/resume`: to go on where an earlier connection ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResumeRequest {
+    /// The token of the last event that the client has, as the client sent it.
+    pub token: Option<String>,
+    /// The rooms that the client wants to be in, each once.
+    pub rooms: Vec<Room>,
+    /// Whether the client wants the last known state of its rooms if it cannot get what it missed.
+    pub state: bool,
+}
+
+impl ResumeRequest {
+    /// Parses the argument of `/resume`, the JSON text of `{token, rooms, state?}`; rooms have the names
+    /// of [`Room`].
+    ///
+    /// # Errors
+    ///
+    /// A member has the wrong type, or a name is not that of a room.
+    pub fn parse(argument: &str) -> Result<Self, FieldError> {
+        let members = Members::of(argument)?;
+        let names: Vec<RoomName> = members.required("rooms")?;
+        let mut rooms = Vec::with_capacity(names.len());
+        let mut known = HashSet::new();
+        rooms.extend(names.into_iter().map(|name| name.0).filter(|room| known.insert(*room)));
+        Ok(Self { token: members.optional("token")?, rooms, state: members.optional("state")?.unwrap_or_default() })
+    }
+}
+
+/// A room as clients name it.
+struct RoomName(Room);
+
+impl FromJson for RoomName {
+    fn from_json(json: &str) -> Result<Self, FieldError> {
+        let name = String::from_json(json)?;
+        name.parse().map(Self).map_err(|_| Problem::NotARoom.at(""))
     }
 }
 
@@ -108,23 +146,27 @@ mod tests {
         ] {
             for (word, op) in [("subscribe", Op::Subscribe), ("unsubscribe", Op::Unsubscribe)] {
                 let argument = json!({"op": word, "type": kind, "uuid": uuid, "extra": [1]}).to_string();
-                assert_eq!(SubscriptionRequest::parse(&argument), Ok(SubscriptionRequest { op, room }), "{argument}");
+                assert_eq!(
+                    SubscriptionRequest::parse(&argument),
+                    Ok(SubscriptionRequest { op, room, state: false }),
+                    "{argument}"
+                );
             }
         }
     }
 
     #[test]
-    fn what_a_browser_would_ask_is_read_as_meant() {
+    fn requests_of_browsers_are_parsed() {
         let id = ID.parse().unwrap();
         for room in [Room::Jobs, Room::Workers, Room::LastRendered, Room::WorkerTags, Room::Job(id)] {
             for op in [Op::Subscribe, Op::Unsubscribe] {
-                let request = SubscriptionRequest { op, room };
+                let request = SubscriptionRequest { op, room, state: false };
                 assert_eq!(SubscriptionRequest::parse(&request.to_argument().unwrap()), Ok(request));
             }
         }
-        let log = SubscriptionRequest { op: Op::Subscribe, room: Room::TaskLog(ID.parse().unwrap()) };
+        let log = SubscriptionRequest { op: Op::Subscribe, room: Room::TaskLog(ID.parse().unwrap()), state: false };
         assert_eq!(log.to_argument().unwrap(), format!(r#"{{"op":"subscribe","type":"tasklog","uuid":"{ID}"}}"#));
-        assert_eq!(SubscriptionRequest { op: Op::Subscribe, room: Room::Chat }.to_argument(), None);
+        assert_eq!(SubscriptionRequest { op: Op::Subscribe, room: Room::Chat, state: false }.to_argument(), None);
     }
 
     #[test]
@@ -151,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn an_argument_of_the_wrong_shape_is_told_so() {
+    fn an_argument_of_the_wrong_shape_is_refused_with_a_reason() {
         for (argument, text) in [
             ("[]", "invalid request: the value is an array where an object is due"),
             ("null", "invalid request: the value is null where an object is due"),
@@ -163,6 +205,25 @@ mod tests {
             ("{", "invalid request: the value is not JSON"),
         ] {
             assert_eq!(refusal(argument), text, "{argument}");
+        }
+    }
+
+    #[test]
+    fn a_request_to_resume_is_parsed() {
+        let argument = json!({"token": "a-1-b", "rooms": ["Jobs", "Chat", "Jobs", format!("job-{ID}")], "state": true});
+        let rooms = vec![Room::Jobs, Room::Chat, Room::Job(ID.parse().unwrap())];
+        let expected = ResumeRequest { token: Some("a-1-b".to_owned()), rooms, state: true };
+        assert_eq!(ResumeRequest::parse(&argument.to_string()), Ok(expected));
+        let fresh = ResumeRequest { token: None, rooms: vec![], state: false };
+        assert_eq!(ResumeRequest::parse(r#"{"token":null,"rooms":[]}"#), Ok(fresh));
+        for (argument, error) in [
+            ("null", "the value is null where an object is due"),
+            ("{}", "rooms is missing"),
+            (r#"{"rooms":["Kitchen"]}"#, "rooms[0] is not the name of a room"),
+            (r#"{"rooms":[7]}"#, "rooms[0] is a number where a string is due"),
+            (r#"{"rooms":[],"token":7}"#, "token is a number where a string is due"),
+        ] {
+            assert_eq!(ResumeRequest::parse(argument).unwrap_err().to_string(), error, "{argument}");
         }
     }
 }

@@ -1,49 +1,17 @@
-//! Updates that make an older, undelivered one of the same thing superfluous.
+//! Updates that supersede an older, undelivered update of the same entity.
 
 use super::event::FarmEvent;
-use super::ids::{JobId, TaskId, WorkerId};
 use super::json::with_member;
 use super::payload::{JobUpdate, Payload, Status};
 
-/// The thing an update tells the state of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Entity {
-    Job(JobId),
-    Task(TaskId),
-    Worker(WorkerId),
-}
-
-/// The thing whose whole state `event` tells, so that a later event of the same entity says all that `event` says.
+/// Returns the update to send instead of `older`, which has not been delivered, and `newer`, both
+/// of the same [entity](FarmEvent::entity). Returns `None` if that is `newer` unchanged.
 ///
-/// A job that is only asked to be deleted goes on telling so, and a new job or worker whose first news is merged with
-/// later ones stays new. `None` for what must be seen each by itself: deletions, logs, images, tags, life cycle, farm
-/// status, chat.
-pub fn entity(event: &FarmEvent) -> Option<Entity> {
-    match event {
-        FarmEvent::NewJob(job) | FarmEvent::JobUpdate(job) => {
-            (!job.fields.was_deleted).then_some(Entity::Job(job.fields.id))
-        }
-        FarmEvent::TaskUpdate(task) => Some(Entity::Task(task.fields.id)),
-        FarmEvent::NewWorker(worker) | FarmEvent::WorkerUpdate(worker) => {
-            worker.fields.deleted_at.is_none().then_some(Entity::Worker(worker.fields.id))
-        }
-        FarmEvent::TaskLogUpdate(_)
-        | FarmEvent::LastRendered(_)
-        | FarmEvent::WorkerTagUpdate(_)
-        | FarmEvent::LifeCycle(_)
-        | FarmEvent::FarmStatus(_)
-        | FarmEvent::ChatMessage(_)
-        | FarmEvent::Unread(_) => None,
-    }
-}
-
-/// What to send instead of `older`, which nobody has seen yet, and `newer`, both of the same [`entity`]. `None` when that
-/// is `newer` as it is.
-///
-/// To whoever gets it, the status changed from what it was before `older` to what it is after `newer`. An update that
-/// changes no status has no `previous_status`: then the first status change is that of `newer`.
+/// For its receiver, the status changed from the one before `older` to the one after `newer`. An
+/// update without a status change has no `previous_status`; then the first status change is that of
+/// `newer`.
 pub fn merge(older: &FarmEvent, newer: &FarmEvent) -> Option<FarmEvent> {
-    if entity(older).is_none() || entity(older) != entity(newer) {
+    if older.entity().is_none() || older.entity() != newer.entity() {
         return None;
     }
     match (older, newer) {
@@ -106,7 +74,7 @@ fn changed<T: PartialEq>(newer: &Payload<T>, merged: Payload<T>) -> Option<Paylo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::farm::event::EventKind;
+    use crate::event::EventKind;
 
     const ID: &str = "4b2c1f0e-7c3f-4f0f-9a53-2f6d1b7f6c21";
     const OTHER: &str = "0d503122-33c2-4266-a27c-2f0b0c46d1b5";
@@ -115,7 +83,8 @@ mod tests {
         FarmEvent::parse(kind, json).unwrap_or_else(|error| panic!("{json}: {error}"))
     }
 
-    /// A job update as Go would print it, `previous` being for example `"previous_status":"queued",`.
+    /// A job update as Go would print it, `previous` being for example
+    /// `"previous_status":"queued",`.
     fn job(kind: EventKind, previous: &str, refresh_tasks: bool, status: &str) -> FarmEvent {
         let json = format!(
             r#"{{"id":"{ID}",{previous}"priority":50,"refresh_tasks":{refresh_tasks},"status":"{status}","type":"t","updated":"2026-11-23T17:19:32Z","new":1.0}}"#
@@ -156,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn the_previous_status_is_the_oldest_one_told() {
+    fn the_previous_status_is_the_oldest_one() {
         let (queued, active) = (r#""previous_status":"queued","#, r#""previous_status":"active","#);
         for (older, newer, merged) in [
             (
@@ -176,7 +145,7 @@ mod tests {
         // The step that follows a change of status does not hide the change.
         let merged = merge(&job_update(queued, false, "active"), &job_update("", false, "active")).unwrap();
         assert!(merged.json().starts_with(r#"{"previous_status":"queued","id":"#), "{}", merged.json());
-        // The step before it was no change.
+        // The step before it was not a change.
         assert_eq!(merge(&job_update("", false, "active"), &job_update(active, false, "completed")), None);
     }
 
@@ -196,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_has_heard_of_stays_new() {
+    fn an_undelivered_new_entity_stays_new() {
         let active = job_update(r#""previous_status":"queued","#, false, "active");
         let merged = merge(&job(EventKind::NewJob, "", false, "queued"), &active).unwrap();
         assert_eq!(merged, job(EventKind::NewJob, "", false, "active"));
@@ -211,16 +180,16 @@ mod tests {
     #[test]
     fn only_the_same_thing_is_merged() {
         assert_eq!(merge(&task(ID, r#""previous_status":"queued","#, "active"), &task(OTHER, "", "active")), None);
-        // A job, a task and a worker of one id are three things.
+        // A job, a task and a worker with the same id are three entities.
         let things =
             [job_update("", false, "active"), task(ID, "", "active"), worker(EventKind::WorkerUpdate, "", "awake")];
-        let entities: std::collections::HashSet<_> = things.iter().map(entity).collect();
+        let entities: std::collections::HashSet<_> = things.iter().map(FarmEvent::entity).collect();
         assert_eq!(entities.len(), 3);
         assert!(!entities.contains(&None));
     }
 
     #[test]
-    fn what_must_be_seen_by_itself_has_no_entity() {
+    fn events_that_must_each_be_delivered_have_no_entity() {
         let deleted = format!(
             r#"{{"id":"{ID}","priority":0,"refresh_tasks":true,"status":"","type":"","updated":"0001-01-01T00:00:00Z","was_deleted":true}}"#
         );
@@ -235,7 +204,7 @@ mod tests {
             event(EventKind::FarmStatus, r#"{"status":"idle"}"#),
             event(EventKind::ChatMessage, r#"{"name":"","text":""}"#),
         ] {
-            assert_eq!(entity(&seen), None, "{seen:?}");
+            assert_eq!(seen.entity(), None, "{seen:?}");
             assert_eq!(merge(&seen, &seen), None);
             assert_eq!(merge(&seen, &job_update("", false, "active")), None);
             assert_eq!(merge(&job_update("", true, "active"), &seen), None);

@@ -1,90 +1,65 @@
 //! Events from standard input, one JSON object per line.
 
-use std::sync::Arc;
+use std::{future::ready, io, sync::Arc};
 
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use futures_util::{TryStreamExt, future::LocalBoxFuture};
+use tokio::io::AsyncRead;
+use tokio_util::codec::FramedRead;
 
-use super::{Intake, decode};
-use crate::stats::{Refused, Source};
+use super::{
+    EventSource, Intake, SourceContext, SourceEnded,
+    lines::{Line, LineDecoder},
+};
+use crate::{faults, stats::Source};
 
-/// Events that are handed over together, when they are there already.
+/// The maximum number of lines that are submitted together, if they have already arrived.
 const MAX_BATCH: usize = 256;
 
-/// Publishes all lines of `input` until it ends. A line that is no event is reported and passed over.
-pub async fn run(intake: Arc<Intake>, input: impl AsyncRead + Unpin, max_line: usize) -> std::io::Result<()> {
-    let mut lines = Lines { input: BufReader::with_capacity(64 * 1024, input), max_line, number: 0 };
+/// Standard input as a source. EOF shuts the server down.
+#[derive(Debug)]
+pub struct Stdin {
+    /// The maximum length of a line, in bytes.
+    pub max_line: usize,
+}
+
+impl EventSource for Stdin {
+    fn name(&self) -> Source {
+        Source::Stdin
+    }
+
+    fn start<'a>(&'a mut self, context: &'a SourceContext) -> LocalBoxFuture<'a, io::Result<()>> {
+        let (intake, ended, max_line) = (context.intake.clone(), context.ended.clone(), self.max_line);
+        context.hub.supervisor.run("stdin", async move {
+            let result = run(intake, tokio::io::stdin(), max_line).await;
+            // The receiver lives as long as the server.
+            let _ = ended.send(SourceEnded { source: Source::Stdin, result }).await;
+        });
+        Box::pin(ready(Ok(())))
+    }
+}
+
+/// Publishes all lines of `input` until EOF. An invalid line is logged and skipped.
+///
+/// # Errors
+///
+/// The input cannot be read.
+pub async fn run(intake: Arc<Intake>, input: impl AsyncRead + Unpin, max_line: usize) -> io::Result<()> {
+    let mut lines = FramedRead::with_capacity(input, LineDecoder::new(max_line), 64 * 1024);
     let mut batch = Vec::new();
-    while let Some(line) = lines.next().await? {
-        match line {
-            Line::Event(bytes) => match decode::decode_event(&bytes) {
-                Ok(event) => batch.push(event),
-                Err(error) => {
-                    let reason = match error {
-                        decode::DecodeError::NotJson { .. } => Refused::BadJson,
-                        decode::DecodeError::Invalid { .. } => Refused::InvalidEvent,
-                    };
-                    intake.stats().refused(reason).add(1);
-                    log::warn!("stdin, line {}: {error}; the line is passed over", lines.number);
-                }
-            },
-            Line::Blank => {}
-            Line::TooLong => {
-                intake.stats().refused(Refused::TooLarge).add(1);
-                log::warn!("stdin, line {}: more than {max_line} bytes; the line is passed over", lines.number);
+    while let Some(Line { number, event }) = lines.try_next().await? {
+        faults::running("stdin");
+        match event {
+            Ok(event) => batch.push(event),
+            Err(error) => {
+                intake.stats().refused(error.counted()).add(1);
+                log::warn!("stdin, line {number}: {error}; the line is skipped");
             }
         }
-        if batch.len() >= MAX_BATCH || !lines.has_more() {
+        let has_more = lines.read_buffer().contains(&b'\n');
+        if batch.len() >= MAX_BATCH || !has_more {
             intake.submit_patiently(Source::Stdin, std::mem::take(&mut batch)).await;
         }
     }
     intake.submit_patiently(Source::Stdin, batch).await;
     Ok(())
-}
-
-enum Line {
-    Event(Vec<u8>),
-    Blank,
-    TooLong,
-}
-
-struct Lines<R> {
-    input: BufReader<R>,
-    max_line: usize,
-    number: usize,
-}
-
-impl<R: AsyncRead + Unpin> Lines<R> {
-    async fn next(&mut self) -> std::io::Result<Option<Line>> {
-        let mut line = Vec::new();
-        let mut too_long = false;
-        loop {
-            let read = self.input.fill_buf().await?;
-            if read.is_empty() && line.is_empty() && !too_long {
-                return Ok(None);
-            }
-            let end = read.iter().position(|&byte| byte == b'\n');
-            let part = &read[..end.unwrap_or(read.len())];
-            too_long |= line.len() + part.len() > self.max_line;
-            if !too_long {
-                line.extend_from_slice(part);
-            }
-            let ended = end.is_some() || read.is_empty();
-            let used = part.len() + usize::from(end.is_some());
-            self.input.consume(used);
-            if ended {
-                break;
-            }
-        }
-        self.number += 1;
-        Ok(Some(match line.trim_ascii() {
-            _ if too_long => Line::TooLong,
-            [] => Line::Blank,
-            _ => Line::Event(line),
-        }))
-    }
-
-    /// Whether another whole line has been read already.
-    fn has_more(&self) -> bool {
-        self.input.buffer().contains(&b'\n')
-    }
 }

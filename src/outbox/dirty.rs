@@ -1,24 +1,36 @@
-//! The hand-off between those who fill outboxes and the worker threads that flush them.
+//! The hand-off between the threads that fill outboxes and the worker threads that flush them.
 //!
-//! Whoever adds to an outbox that nobody looks after puts its slot on the list of its worker. A worker takes its whole list
-//! at once, so while it flushes, any number of broadcasts cost one list entry a client and at most one wake.
+//! A push into an outbox that is idle puts its slot on the dirty list of its worker. A worker takes
+//! its whole list at once. While it flushes, any number of broadcasts therefore cost one list entry
+//! per client and at most one wake-up.
+//!
+//! ```text
+//! worker: Awake ── take() finds nothing ──▶ Asleep ── List::add sets asleep = false and wakes ──▶ Awake
+//! list:   Clean ── mark, mark_all, close_all ──▶ Dirty ── take() swaps the list out ──▶ Clean
+//! ```
+//!
+//! Memory orderings: the content of a list is guarded by its mutex. `published` and `flushed` are
+//! `Acquire`/`Release`, because the registry decides by them whether a worker has caught up.
+//! `closing` is `SeqCst`, so that a session that opens after `close_all` went over the lists sees
+//! it. `claimed` is `Relaxed`: see its two uses.
 
 use std::{sync::Arc, time::Instant};
 
 use super::Log;
 use crate::{
     disconnect::Disconnect,
+    slots::decay,
     sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex, MutexGuard, Notify, Ordering, PoisonError},
 };
 
-/// How far publishing may run ahead of flushing, in bytes of distinct frames. More would only fill memory: a worker that
-/// comes around writes at most 256 KiB to a client at once.
+/// How far publishing may run ahead of flushing, in bytes of distinct frames. A higher value would
+/// only use more memory, because a worker writes at most 256 KiB to a client per round.
 const WINDOW: u64 = 1 << 20;
 
-/// Worker threads that a server may have, with those that took the place of failed ones.
+/// The number of worker threads that a server may have, including replacements of failed ones.
 pub(super) const MAX_WORKERS: usize = 64;
 
-/// A worker thread, by its number.
+/// Identifies a worker thread by its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkerId(u16);
 
@@ -28,14 +40,14 @@ impl WorkerId {
     }
 }
 
-/// Where an outbox is flushed: a slot of a worker.
+/// Identifies where an outbox is flushed: a slot of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Home {
     pub worker: WorkerId,
     pub slot: u32,
 }
 
-/// All workers' lists.
+/// The dirty lists of all workers.
 #[derive(Debug)]
 pub struct Workers {
     lists: Box<[List]>,
@@ -50,32 +62,33 @@ pub struct Workers {
 struct List {
     dirty: Mutex<Dirty>,
     wake: Notify,
-    /// What of `published` this worker has flushed to all its clients that were not blocked.
+    /// How much of `published` this worker has flushed to all its clients that were not blocked.
     flushed: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct Dirty {
     slots: Vec<u32>,
-    /// The log has something new for those that follow it.
+    /// Whether the log has grown.
     log: bool,
-    /// The worker waits to be woken. Set under the same lock as the list is read, so no wake is lost.
+    /// Whether the worker waits for a wake-up. Set under the same lock under which the list is
+    /// read, so no wake-up is lost.
     asleep: bool,
-    /// When the oldest broadcast was published that made a slot dirty.
+    /// When the oldest broadcast that marked a slot was published.
     oldest: Option<Instant>,
     close: Option<Disconnect>,
 }
 
-/// What a worker has to do.
+/// The work that a worker takes from its list.
 #[derive(Debug, Clone, Copy)]
 pub struct Taken {
-    /// To be told to [`Workers::flushed`] when the slots are.
+    /// The value to pass to [`Workers::flushed`] once the slots are flushed.
     pub published: u64,
-    /// When the oldest broadcast was published that is to be flushed.
+    /// When the oldest broadcast to be flushed was published.
     pub oldest: Option<Instant>,
-    /// Go around those that follow the log.
+    /// Whether to visit the outboxes that are attached to the log.
     pub log: bool,
-    /// Close everyone, for this reason.
+    /// The reason for closing all connections, if they are to be closed.
     pub close: Option<Disconnect>,
 }
 
@@ -91,10 +104,16 @@ impl Workers {
         }
     }
 
-    /// A list for the calling worker; `None` when there are none left.
+    /// Claims a list for the calling worker. Returns `None` when there are none left.
     pub fn claim(&self) -> Option<WorkerId> {
+        // Relaxed: only the number must be unique; no other memory is published with it.
         let number = self.claimed.fetch_add(1, Ordering::Relaxed);
         (number < self.lists.len()).then_some(WorkerId(number as u16))
+    }
+
+    /// Returns the number of workers that have claimed a list.
+    pub fn count(&self) -> usize {
+        self.claimed().len()
     }
 
     /// Puts one slot on its worker's list.
@@ -102,30 +121,44 @@ impl Workers {
         self.list(home.worker).add(&self.published, |dirty| dirty.slots.push(home.slot));
     }
 
-    /// Puts all of `marks` on their workers' lists, with at most one wake each, and leaves `marks` empty. `published` is when the
-    /// broadcast was that marked them, if one did.
+    /// Puts all of `marks` on their workers' lists, with at most one wake-up each, and leaves
+    /// `marks` empty. `published` is the time of the broadcast that made the marks, if there is
+    /// one.
     pub fn mark_all(&self, marks: &mut Marks, published: Option<Instant>) {
         let log = std::mem::take(&mut marks.log);
         for (list, slots) in self.claimed().iter().zip(&mut marks.slots) {
             if log || !slots.is_empty() {
+                let held = slots.len();
                 list.add(&self.published, |dirty| {
                     dirty.slots.append(slots);
                     dirty.log |= log;
                     dirty.oldest = dirty.oldest.or(published);
                 });
+                decay(slots, held);
             }
         }
     }
 
-    /// The log that outboxes flushed by these workers may follow.
+    /// Puts these slots on the list of their worker, and has it visit the outboxes attached to the
+    /// log.
+    pub fn mark_worker(&self, worker: WorkerId, slots: &[u32]) {
+        self.list(worker).add(&self.published, |dirty| {
+            dirty.slots.extend_from_slice(slots);
+            dirty.log = true;
+        });
+    }
+
+    /// Returns the log that the outboxes of these workers may attach to.
     pub fn log(&self) -> &Arc<Log> {
         &self.log
     }
 
-    /// The slots that were marked since the last call, in `slots`, whose old content is dropped. Waits until there is something
-    /// to do.
+    /// Waits until there is work, then replaces the content of `slots` with the slots marked since
+    /// the last call.
     pub async fn take(&self, worker: WorkerId, slots: &mut Vec<u32>) -> Taken {
+        let held = slots.len();
         slots.clear();
+        decay(slots, held);
         let list = self.list(worker);
         loop {
             {
@@ -142,39 +175,40 @@ impl Workers {
                 }
                 dirty.asleep = true;
             }
-            // A worker that sleeps has nothing left to catch up with, whatever it has said of what it flushed.
+            // A sleeping worker has nothing left to flush, whatever it reported last.
             self.progress.notify_one();
             list.wake.notified().await;
         }
     }
 
-    /// Has every worker close all its connections once what waits for them is sent.
+    /// Makes every worker close all its connections once their frames are sent.
     pub fn close_all(&self, reason: Disconnect) {
-        // Whoever comes after a worker has closed all sees this.
+        // A session that opens after its worker has closed all others sees this flag.
         self.closing.store(true, Ordering::SeqCst);
         for list in &self.lists {
             list.add(&self.published, |dirty| dirty.close = Some(reason));
         }
     }
 
-    /// Whether all connections were told to close: nobody new shall be let in.
+    /// Returns whether all connections are closing, so that no new session may open.
     pub fn is_closing(&self) -> bool {
         self.closing.load(Ordering::SeqCst)
     }
 
-    /// The worker has been around all slots it took.
+    /// Records that the worker has visited all slots it took.
     pub fn flushed(&self, worker: WorkerId, published: u64) {
         self.list(worker).flushed.store(published, Ordering::Release);
         self.progress.notify_one();
     }
 
-    /// Counts a broadcast of `bytes`. Returns whether publishing now runs too far ahead of the workers.
+    /// Counts a broadcast of `bytes`. Returns whether publishing is now too far ahead of the
+    /// workers.
     pub fn published(&self, bytes: usize) -> bool {
         self.published.fetch_add(bytes as u64, Ordering::AcqRel);
         self.is_ahead()
     }
 
-    /// Returns when the workers have caught up. One caller at a time.
+    /// Waits until the workers have caught up. Only one caller at a time.
     pub async fn caught_up(&self) {
         while self.is_ahead() {
             self.progress.notified().await;
@@ -190,6 +224,8 @@ impl Workers {
     }
 
     fn claimed(&self) -> &[List] {
+        // Relaxed: a caller that must see a worker has learned of it under a lock, that of an outbox with a
+        // home there or of the log, and the claim happened before. Missing any other worker is harmless.
         let claimed = self.claimed.load(Ordering::Relaxed).min(self.lists.len());
         &self.lists[..claimed]
     }
@@ -206,7 +242,8 @@ impl Default for Workers {
 }
 
 impl List {
-    /// A worker that slept was behind with nothing, whatever was published meanwhile.
+    /// Adds to the list and wakes the worker if it sleeps. A sleeping worker has flushed everything
+    /// published so far.
     fn add(&self, published: &AtomicU64, add: impl FnOnce(&mut Dirty)) {
         let was_asleep = {
             let mut dirty = self.lock();
@@ -224,7 +261,7 @@ impl List {
     }
 }
 
-/// What a broadcast made dirty: slots, by worker, and the log.
+/// The slots that a broadcast made dirty, by worker, and whether it was appended to the log.
 #[derive(Debug)]
 pub struct Marks {
     slots: Vec<Vec<u32>>,
@@ -236,7 +273,7 @@ impl Marks {
         Self { slots: (0..MAX_WORKERS).map(|_| Vec::new()).collect(), log: false }
     }
 
-    /// The log has something new for those that follow it.
+    /// Records that the log has grown.
     pub fn add_log(&mut self) {
         self.log = true;
     }
@@ -271,9 +308,10 @@ mod tests {
         }
     }
 
-    /// It tells what it had taken when it began, which is less than was published meanwhile and written along.
+    /// The worker reports what was published when it took its list, which is less than what it has
+    /// written by then.
     #[test]
-    fn who_waits_for_a_worker_is_woken_when_it_goes_to_sleep() {
+    fn the_registry_is_woken_when_a_worker_falls_asleep() {
         let workers = Workers::new();
         let home = Home { worker: workers.claim().unwrap(), slot: 7 };
         let (mut slots, mut more, woken) = (Vec::new(), Vec::new(), Arc::new(Flag::default()));
@@ -288,7 +326,7 @@ mod tests {
         let mut caught_up = pin!(workers.caught_up());
         assert!(caught_up.as_mut().poll(&mut noticing).is_pending());
         workers.flushed(home.worker, taken.published);
-        assert!(caught_up.as_mut().poll(&mut noticing).is_pending(), "it is awake still");
+        assert!(caught_up.as_mut().poll(&mut noticing).is_pending(), "the worker is still awake");
         woken.0.store(false, Ordering::Relaxed);
         let mut sleeping = pin!(workers.take(home.worker, &mut more));
         assert!(sleeping.as_mut().poll(&mut quiet).is_pending());

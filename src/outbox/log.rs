@@ -1,38 +1,44 @@
-//! The broadcasts of the room that nearly everyone is in, kept once for all outboxes that follow them.
+//! The broadcasts of the room that nearly every session is in, stored once for all outboxes that
+//! are attached to them.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque, btree_map},
+    sync::Arc,
+};
 
 use super::{MAX_WORKERS, Seq, WorkerId};
 use crate::{
     frame::Frame,
     membership::Member,
+    slots::Shrink,
     sync::{AtomicU64, Mutex, MutexGuard, Ordering, PoisonError},
 };
 
-/// A place in the log: bytes of all frames before it.
+/// A position in the log: the number of bytes of all frames before it.
 pub type Position = u64;
 
-/// A room's broadcasts that some follower has not taken yet.
+/// The broadcasts of a room that some attached outbox has not taken yet.
 ///
-/// A member either *follows*: its outbox holds a position here, and publishing costs nothing for it; or it is *apart*: each
-/// broadcast is pushed into its outbox.
+/// A member is either *attached*: its outbox holds a position, and publishing costs nothing for it.
+/// Or it is *detached*: each broadcast is pushed into its outbox.
 ///
-/// INVARIANT: whoever locks an outbox may lock this, never the other way around. `append` and the list of who was apart at that
-/// moment are one step, so each member gets each broadcast one way or the other.
+/// INVARIANT: this lock may be taken while an outbox is locked, never the other way around.
+/// `append` and the snapshot of detached members are one step, so each member gets each broadcast
+/// exactly one way.
 #[derive(Debug)]
 pub struct Log {
-    state: Mutex<State>,
-    /// `state.end`, to be read without the lock.
+    state: Mutex<LogState>,
+    /// A copy of `state.end` that can be read without the lock.
     end: AtomicU64,
 }
 
 #[derive(Debug)]
-struct State {
+struct LogState {
     entries: VecDeque<Entry>,
     end: Position,
     last: Appended,
-    apart: Apart,
-    followers: Box<[Followers]>,
+    detached: DetachedMembers,
+    attached: Box<[AttachedOutboxes]>,
 }
 
 #[derive(Debug)]
@@ -42,62 +48,63 @@ struct Entry {
     frame: Arc<Frame>,
 }
 
-/// Those of one worker.
+/// The attached outboxes of one worker.
 #[derive(Debug, Clone, Copy, Default)]
-struct Followers {
+struct AttachedOutboxes {
     count: usize,
-    /// All of them have taken what is before it.
+    /// The position up to which all of them have taken the log.
     taken: Position,
 }
 
-/// What became of a broadcast.
+/// The result of an append.
 #[derive(Debug, Clone, Default)]
 pub struct Appended {
     seq: Seq,
-    /// How many followers have it by this.
-    pub followers: usize,
-    /// Those it must be pushed to.
-    pub apart: Vec<Member>,
+    /// The number of attached outboxes that get the broadcast this way.
+    pub attached: usize,
+    /// The members that the broadcast must be pushed to.
+    pub detached: Vec<Member>,
 }
 
-/// The newest of the frames that were given.
+/// The newest of the frames that were passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Newest {
-    /// 0 when there was none: what a member was apart for is still to be pushed to it.
+pub(super) struct LogEnd {
+    /// 0 if there was none. A broadcast that was appended while the member was detached is still
+    /// pushed to it.
     pub(super) seq: Seq,
-    /// The position behind all.
+    /// The position behind all frames.
     pub(super) end: Position,
 }
 
 impl Log {
     pub fn new() -> Self {
-        let state = State {
+        let state = LogState {
             entries: VecDeque::new(),
             end: 0,
             last: Appended::default(),
-            apart: Apart::default(),
-            followers: vec![Followers::default(); MAX_WORKERS].into_boxed_slice(),
+            detached: DetachedMembers::default(),
+            attached: vec![AttachedOutboxes::default(); MAX_WORKERS].into_boxed_slice(),
         };
         Self { state: Mutex::new(state), end: AtomicU64::new(0) }
     }
 
-    /// A new member, apart from the others for now.
+    /// Adds a member, which is detached for now.
     pub(super) fn admit(&self, member: Member) {
-        self.lock().apart.insert(member);
+        self.lock().detached.insert(member);
     }
 
-    /// One that was apart is no member any more.
+    /// Removes a detached member.
     pub(super) fn dismiss(&self, member: Member) {
-        self.lock().apart.remove(member);
+        self.lock().detached.remove(member);
     }
 
-    /// Adds a broadcast. Tried again, it adds nothing and says the same.
+    /// Appends a broadcast. A retry appends nothing and returns the same result.
     pub fn append(&self, seq: Seq, frame: &Arc<Frame>) -> Appended {
         let mut state = self.lock();
         if seq > state.last.seq {
-            let followers = state.followers.iter().map(|followers| followers.count).sum();
-            state.last = Appended { seq, followers, apart: state.apart.members.clone() };
-            if followers > 0 {
+            let attached = state.attached.iter().map(|attached| attached.count).sum();
+            state.last = Appended { seq, attached, detached: state.detached.members.clone() };
+            if attached > 0 {
                 let start = state.end;
                 state.entries.push_back(Entry { start, seq, frame: frame.clone() });
                 state.end += frame.websocket().len() as u64;
@@ -107,58 +114,60 @@ impl Log {
         state.last.clone()
     }
 
-    /// Where the next broadcast will be.
+    /// Returns the position of the next broadcast.
     pub fn end(&self) -> Position {
         self.end.load(Ordering::Acquire)
     }
 
-    /// A member that was apart and has taken all that was pushed to it follows from here.
-    pub(super) fn follow(&self, member: Member, worker: WorkerId) -> Position {
+    /// Attaches a member that has taken everything pushed to it, and returns its position.
+    pub(super) fn attach(&self, member: Member, worker: WorkerId) -> Position {
         let mut state = self.lock();
-        state.apart.remove(member);
+        state.detached.remove(member);
         let end = state.end;
-        let followers = &mut state.followers[worker.index()];
-        if followers.count == 0 {
-            followers.taken = end;
+        let attached = &mut state.attached[worker.index()];
+        if attached.count == 0 {
+            attached.taken = end;
         }
-        followers.count += 1;
+        attached.count += 1;
         end
     }
 
-    /// As [`since`](Self::since); from now on the follower is apart.
-    pub(super) fn part(
+    /// Does the same as [`since`](Self::since), and then detaches the member.
+    pub(super) fn detach(
         &self,
         from: Position,
         member: Member,
         worker: WorkerId,
         take: impl FnMut(&Arc<Frame>, usize),
-    ) -> Option<Newest> {
+    ) -> Option<LogEnd> {
         let mut state = self.lock();
-        state.apart.insert(member);
-        let followers = &mut state.followers[worker.index()];
-        followers.count = followers.count.saturating_sub(1);
+        state.detached.insert(member);
+        let attached = &mut state.attached[worker.index()];
+        attached.count = attached.count.saturating_sub(1);
         state.since(from, take)
     }
 
-    /// Gives `take` each frame that a follower at this position lacks, and how much of it the follower has. `None` when some
-    /// of it is forgotten.
-    pub(super) fn since(&self, from: Position, take: impl FnMut(&Arc<Frame>, usize)) -> Option<Newest> {
+    /// Passes each frame that an outbox attached at this position lacks to `take`, with the number
+    /// of its bytes that the outbox has. Returns `None` if some of them have been dropped.
+    pub(super) fn since(&self, from: Position, take: impl FnMut(&Arc<Frame>, usize)) -> Option<LogEnd> {
         self.lock().since(from, take)
     }
 
-    /// All followers of this worker have taken what is before this position: what nobody lacks is forgotten.
+    /// Records that all attached outboxes of this worker have taken everything before this position, and
+    /// drops the entries that none lacks.
     pub fn taken(&self, worker: WorkerId, to: Position) {
         let mut state = self.lock();
-        state.followers[worker.index()].taken = to;
-        let served = state.followers.iter().filter(|followers| followers.count > 0);
-        let lacking = served.map(|followers| followers.taken).min().unwrap_or(state.end);
+        state.attached[worker.index()].taken = to;
+        let served = state.attached.iter().filter(|attached| attached.count > 0);
+        let lacking = served.map(|attached| attached.taken).min().unwrap_or(state.end);
         while state.entries.front().is_some_and(|entry| entry.end() <= lacking) {
             state.entries.pop_front();
         }
+        state.entries.shrink_if_sparse();
     }
 
-    /// Every step under the lock is complete, so after a panic elsewhere it is used on.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    /// Every step under the lock is complete, so the state stays usable after a panic elsewhere.
+    fn lock(&self) -> MutexGuard<'_, LogState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -169,14 +178,14 @@ impl Default for Log {
     }
 }
 
-impl State {
-    fn since(&self, from: Position, mut take: impl FnMut(&Arc<Frame>, usize)) -> Option<Newest> {
+impl LogState {
+    fn since(&self, from: Position, mut take: impl FnMut(&Arc<Frame>, usize)) -> Option<LogEnd> {
         let begin = self.entries.front().map_or(self.end, |first| first.start);
         if from < begin {
             return None;
         }
         let first = self.entries.partition_point(|entry| entry.end() <= from);
-        let mut newest = Newest { seq: 0, end: self.end };
+        let mut newest = LogEnd { seq: 0, end: self.end };
         for entry in self.entries.range(first..) {
             take(&entry.frame, from.saturating_sub(entry.start) as usize);
             newest.seq = entry.seq;
@@ -191,36 +200,33 @@ impl Entry {
     }
 }
 
-/// A set of members that is walked as a dense list.
+/// A set of members, stored as a dense list.
 #[derive(Debug, Default)]
-struct Apart {
+struct DetachedMembers {
     members: Vec<Member>,
-    /// Where in `members` each one is.
-    places: Vec<Option<u32>>,
+    /// The index in `members` of each member.
+    places: BTreeMap<Member, u32>,
 }
 
-impl Apart {
+impl DetachedMembers {
     fn insert(&mut self, member: Member) {
-        let index = member as usize;
-        if self.places.len() <= index {
-            self.places.resize(index + 1, None);
-        }
-        if self.places[index].is_none() {
-            self.places[index] = Some(self.members.len() as u32);
+        if let btree_map::Entry::Vacant(vacant) = self.places.entry(member) {
+            vacant.insert(self.members.len() as u32);
             self.members.push(member);
         }
     }
 
     fn remove(&mut self, member: Member) {
-        let Some(place) = self.places.get_mut(member as usize).and_then(Option::take) else { return };
+        let Some(place) = self.places.remove(&member) else { return };
         self.members.swap_remove(place as usize);
         if let Some(&moved) = self.members.get(place as usize) {
-            self.places[moved as usize] = Some(place);
+            self.places.insert(moved, place);
         }
+        self.members.shrink_if_sparse();
     }
 }
 
-/// The last stretch of the log as bytes: made once for all followers that lack it.
+/// The last segment of the log as bytes, copied once for all attached outboxes that lack it.
 #[derive(Debug, Default)]
 pub struct Burst {
     from: Position,
@@ -228,13 +234,13 @@ pub struct Burst {
 }
 
 impl Burst {
-    /// Forgets everything, and gives back memory above `kept` bytes.
+    /// Empties the buffer and frees memory above `kept` bytes.
     pub fn clear(&mut self, kept: usize) {
         self.bytes.clear();
         self.bytes.shrink_to(kept);
     }
 
-    /// Adds what came since.
+    /// Adds the frames appended since the last copy.
     pub fn extend(&mut self, log: &Log) {
         let end = self.from + self.bytes.len() as u64;
         if self.bytes.is_empty() || end == log.end() {
@@ -246,7 +252,8 @@ impl Burst {
         }
     }
 
-    /// What a follower lacks between these positions, as far as this was made before; `None` when some of it is forgotten.
+    /// Returns the bytes between these positions, as far as they were copied before. Returns `None`
+    /// if some of them have been dropped.
     pub fn between(&mut self, from: Position, to: Position, log: &Log) -> Option<&[u8]> {
         if self.bytes.is_empty() || from < self.from {
             self.bytes.clear();
@@ -254,7 +261,7 @@ impl Burst {
             let bytes = &mut self.bytes;
             log.since(from, |frame, skip| bytes.extend_from_slice(&frame.websocket()[skip..]))?;
         }
-        // Who follows since this was made lacks nothing of it.
+        // An outbox that attached after the copy lacks nothing of it.
         let bytes = self.bytes.get((from - self.from) as usize..).unwrap_or_default();
         Some(&bytes[..bytes.len().min((to - from) as usize)])
     }
@@ -278,37 +285,41 @@ mod tests {
     }
 
     #[test]
-    fn a_broadcast_goes_to_followers_and_to_those_apart() {
+    fn a_broadcast_goes_to_attached_and_detached_members() {
         let (log, worker) = (Log::new(), Workers::new().claim().unwrap());
         (1..=3).for_each(|member| log.admit(member));
-        let at = log.follow(2, worker);
+        let at = log.attach(2, worker);
         let appended = log.append(7, &frame("a"));
-        assert_eq!((appended.followers, &appended.apart[..]), (1, &[1, 3][..]));
-        log.follow(3, worker);
+        assert_eq!((appended.attached, &appended.detached[..]), (1, &[1, 3][..]));
+        log.attach(3, worker);
         let again = log.append(7, &frame("a"));
-        assert_eq!((again.followers, &again.apart[..]), (1, &[1, 3][..]), "who was apart then must still get it");
+        assert_eq!(
+            (again.attached, &again.detached[..]),
+            (1, &[1, 3][..]),
+            "a member that was detached must still get it"
+        );
         assert_eq!(lacks(&log, at), "a");
     }
 
     #[test]
-    fn who_parts_is_given_the_rest() {
+    fn an_outbox_that_detaches_gets_the_rest() {
         let (log, worker) = (Log::new(), Workers::new().claim().unwrap());
         log.admit(0);
-        let at = log.follow(0, worker);
+        let at = log.attach(0, worker);
         log.append(1, &frame("a"));
         log.append(2, &frame("b"));
         let mut rest = Vec::new();
-        let newest = log.part(at + 4, 0, worker, |frame, has| rest.push((frame.packet().unwrap().to_owned(), has)));
-        assert_eq!((newest, rest), (Some(Newest { seq: 2, end: at + 6 }), vec![("b".to_owned(), 1)]));
-        assert_eq!(log.append(3, &frame("c")).apart, [0]);
+        let newest = log.detach(at + 4, 0, worker, |frame, has| rest.push((frame.packet().unwrap().to_owned(), has)));
+        assert_eq!((newest, rest), (Some(LogEnd { seq: 2, end: at + 6 }), vec![("b".to_owned(), 1)]));
+        assert_eq!(log.append(3, &frame("c")).detached, [0]);
     }
 
     #[test]
-    fn what_nobody_lacks_is_forgotten() {
+    fn entries_that_no_attached_outbox_lacks_are_dropped() {
         let (log, workers) = (Log::new(), Workers::new());
         let (fast, slow) = (workers.claim().unwrap(), workers.claim().unwrap());
-        let start = log.follow(0, fast);
-        log.follow(1, slow);
+        let start = log.attach(0, fast);
+        log.attach(1, slow);
         log.append(1, &frame("a"));
         log.append(2, &frame("b"));
         log.taken(fast, log.end());
@@ -322,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_kept_while_nobody_follows() {
+    fn nothing_is_kept_while_no_outbox_is_attached() {
         let log = Log::new();
         log.admit(0);
         log.append(1, &frame("a"));
@@ -332,7 +343,7 @@ mod tests {
     #[test]
     fn a_burst_is_made_once_and_grows() {
         let (log, worker) = (Log::new(), Workers::new().claim().unwrap());
-        let start = log.follow(0, worker);
+        let start = log.attach(0, worker);
         log.append(1, &frame("a"));
         let mut burst = Burst::default();
         assert_eq!(burst.between(start, log.end(), &log).unwrap(), b"\x81\x01a");
@@ -341,9 +352,13 @@ mod tests {
         burst.extend(&log);
         assert_eq!(burst.between(start + 1, log.end(), &log).unwrap(), b"\x01a\x81\x01b");
         assert_eq!(burst.between(log.end(), log.end(), &log).unwrap(), b"");
-        assert_eq!(burst.between(start + 1, start + 3, &log).unwrap(), b"\x01a", "who was asked before more came");
+        assert_eq!(
+            burst.between(start + 1, start + 3, &log).unwrap(),
+            b"\x01a",
+            "an outbox queried before more was appended"
+        );
         burst.clear(0);
         assert_eq!(burst.between(start + 3, log.end(), &log).unwrap(), b"\x81\x01b");
-        assert_eq!(burst.between(start, log.end(), &log).unwrap(), b"\x81\x01a\x81\x01b", "who lacks more");
+        assert_eq!(burst.between(start, log.end(), &log).unwrap(), b"\x81\x01a\x81\x01b", "an outbox that lacks more");
     }
 }

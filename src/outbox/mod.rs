@@ -1,8 +1,23 @@
-//! What waits for one client, between the registry that fills it and the transport that empties it.
+//! Outboxes: the bounded queues between the registry, which fills them, and the transports, which
+//! empty them.
+//!
+//! ```text
+//!           push, push_direct                 copy_to ▶ write ▶ advance
+//! Idle ───────────────────────▶ Marked ─────────────────────────────────▶ Idle
+//!                                │  ▲
+//!           the socket is full:  │  │ the socket is writable:
+//!           block                ▼  │ Workers::mark
+//!                               Blocked ── over the limits: evict ──▶ Closed
+//!
+//! Open ── close ──▶ Closing ── the queue is empty: Waiting::Close ──▶ the transport closes
+//! Open, Closing ── drop_all, evict ──▶ Closed: Waiting::Drop ──▶ the transport drops its stream
+//! ```
+//!
+//! `state.rs` lists the legal combinations.
 
-mod dirty;
 #[cfg(test)]
-mod following;
+mod attached;
+mod dirty;
 mod log;
 mod queue;
 mod state;
@@ -16,163 +31,203 @@ use std::{
 
 use self::{
     dirty::MAX_WORKERS,
-    state::{Attention, Place, State},
+    state::{Attention, OutboxState, Place},
 };
 pub use self::{
     dirty::{Home, Marks, WorkerId, Workers},
     log::{Burst, Log, Position},
 };
+use clap::Args;
+
 use crate::{
     disconnect::Disconnect,
     frame::Frame,
     membership::Member,
+    options::{at_least_one, duration, heading, positive_duration},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// How much may wait for a client that does not read. A client that reads is never held to it.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Bytes of all waiting frames, for a client that takes nothing; [`READER_SHARE`] times as much for one that does.
+/// The limits of an outbox whose client does not read. They never apply to a client that reads.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct OutboxLimits {
+    /// Maximum number of bytes that wait for a browser that does not read; beyond it the browser is
+    /// evicted
+    #[arg(id = "outbox-bytes", long = "outbox-bytes", value_name = "BYTES", env = "WEBUPDATES_OUTBOX_BYTES", default_value_t = 1_048_576, value_parser = at_least_one(), help_heading = heading::DELIVERY, hide_short_help = true)]
     pub bytes: usize,
-    /// How long the oldest frame may wait, and the client may take nothing while something waits.
+
+    /// Maximum time for which a frame waits for a browser that does not read; after it the browser
+    /// is evicted
+    #[arg(id = "outbox-age", long = "outbox-age", value_name = "TIME", env = "WEBUPDATES_OUTBOX_AGE", default_value = "10s", value_parser = positive_duration, help_heading = heading::DELIVERY, hide_short_help = true)]
     pub age: Duration,
-    /// A client whose oldest frame has waited for longer lags: newer states take the place of older ones. One that took nothing
-    /// for longer counts as one that does not read.
+
+    /// Time for which a frame waits before newer states of a job, task or worker replace older ones
+    #[arg(id = "outbox-lag", long = "outbox-lag", value_name = "TIME", env = "WEBUPDATES_OUTBOX_LAG", default_value = "1s", value_parser = duration, help_heading = heading::DELIVERY, hide_short_help = true)]
     pub lag: Duration,
 }
 
-/// A client that reads, only slower than the farm talks, may have so many times more waiting than one that does not: its frames
-/// are shared with others, and the age of the oldest bounds it too.
+/// How many times `OutboxLimits::bytes` may wait for a client that reads too slowly. Its frames are
+/// shared with other outboxes, and the age limit applies to it too.
 pub const READER_SHARE: usize = 16;
 
-/// How much one answer to a polling request may hold, at least one.
+/// Bytes that may wait for a client that has stalled when a chat message arrives; over it the
+/// message is left out. Waiting chat is dropped before such a client is evicted, so that no client
+/// is evicted because others chat.
+const CHAT_SHARE: usize = 64 * 1024;
+
+/// The maximum size of one response to a polling request, which holds at least one packet.
 #[derive(Debug, Clone, Copy)]
 pub struct BodyRoom {
     pub bytes: usize,
     pub packets: usize,
 }
 
-/// The place of a broadcast in the registry's one order; starts at 1.
+/// The number of a broadcast in the registry's order, starting at 1.
 pub type Seq = u64;
 
 /// A bounded queue of shared frames.
 ///
-/// INVARIANT: frames leave in the order in which they came, and broadcasts come in the order of their numbers: one whose
-/// number is not higher than the last one taken is dropped. So a broadcast that is tried again reaches nobody twice.
+/// INVARIANT: frames leave in the order in which they were pushed, and broadcasts are pushed in the
+/// order of their numbers. A broadcast whose number is not higher than the last one is dropped, so
+/// a retry delivers nothing twice.
 ///
-/// INVARIANT: what a follower lacks of the log comes behind all that is in its own queue: before anything is added to that, the
-/// log's part is. So a follower gets everything in order too, and what was written always comes off the front of both.
+/// INVARIANT: the part of the log that an attached outbox lacks comes after everything in its own queue.
+/// Before a frame is added to the queue, that part of the log is moved into it. The client thus
+/// gets everything in order, and written bytes always leave from the front.
 #[derive(Debug)]
 pub struct Outbox {
-    state: Mutex<State>,
+    state: Mutex<OutboxState>,
 }
 
-/// What takes the frames to the client.
+/// The kind of transport that takes the frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taker {
-    /// Requests, each of which takes what waits when it comes.
+    /// Polling requests, each of which takes the frames that wait when it arrives.
     Polls,
-    /// A socket, that can be written whenever something is there: so its outbox may follow the log.
+    /// A socket, which can be written at any time, so its outbox may attach to the log.
     Stream,
 }
 
-/// Whether an outbox takes and gives anything.
+/// Whether an outbox accepts and returns frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     Open,
-    /// What waits is still sent, then the transport closes. Nothing new is taken.
+    /// The waiting frames are still sent, then the transport closes. Pushes are dropped.
     Closing(Disconnect),
-    /// What waited is gone.
+    /// The waiting frames have been dropped.
     Closed(Disconnect),
 }
 
-/// What a follower is to be given of the log.
+/// What the flusher writes next to an outbox, in a round through the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Follower {
-    /// Nothing: it does not follow, or no longer.
-    No,
-    /// All between these positions, and nothing else before what comes then.
-    Lacks { from: Position, to: Position },
-    /// It has something else to write, too.
-    Own,
-    /// It is blocked, and will lack what is behind this position when it is not any more.
+pub enum FromLog {
+    /// Nothing: it is detached.
+    Detached,
+    /// Everything between these positions, and nothing else before the next append.
+    Segment { from: Position, to: Position },
+    /// It also has frames of its own to write.
+    OwnFirst,
+    /// It is blocked, and lacks everything behind this position.
     Blocked(Position),
 }
 
-/// What became of a pushed frame.
+/// The result of a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Push {
-    /// It waits; whoever flushes this outbox knows.
+    /// The frame waits, and a flusher or transport will look at this outbox.
     Queued,
-    /// It waits, and this slot must be marked.
+    /// The frame waits, and this slot must be marked.
     QueuedUnseen(Home),
-    /// It waits in the place of an older state of the same entity.
+    /// The frame replaces an older state of the same entity.
     Coalesced,
-    /// It is not taken: the outbox had this broadcast already, or takes nothing any more.
+    /// The client does not read and goes without this many chat messages: those that waited, and
+    /// the frame itself if it is chat. Any other frame waits.
+    LeftOut(u64),
+    /// The frame is not accepted: the outbox already had this broadcast, or is closing.
     Dropped,
-    /// The client reads too slowly: it is evicted, its frames are dropped, and this slot must be marked.
+    /// The client reads too slowly: it is evicted, its frames are dropped, and this slot must be
+    /// marked.
     Evicted(Option<Home>),
 }
 
-/// What there is to write.
+impl Push {
+    /// Returns the slot that must be marked.
+    pub fn unmarked(self) -> Option<Home> {
+        match self {
+            Self::QueuedUnseen(home) => Some(home),
+            Self::Evicted(home) => home,
+            Self::Queued | Self::Coalesced | Self::LeftOut(_) | Self::Dropped => None,
+        }
+    }
+}
+
+/// The result of a periodic check of a client that does not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Overdue {
+    /// The client is evicted, and this slot must be marked.
+    pub evicted: Option<Home>,
+    /// The number of waiting chat messages that were dropped.
+    pub left_out: u64,
+}
+
+/// What the transport has to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Waiting {
     /// Nothing; the next push marks the slot.
     Nothing,
-    /// Some frames, now copied.
+    /// Write the frames, which have been copied.
     Frames,
-    /// Everything is sent, the transport shall close.
+    /// Close the transport: everything is sent.
     Close(Disconnect),
-    /// The transport shall be dropped at once.
+    /// Drop the transport at once.
     Drop(Disconnect),
 }
 
 impl Outbox {
-    /// An empty outbox that nobody flushes yet.
+    /// Returns an empty outbox without a home.
     pub fn new() -> Self {
-        Self { state: Mutex::new(State::new()) }
+        Self { state: Mutex::new(OutboxState::new()) }
     }
 
-    /// Adds a broadcast. A client that is blocked and over the limits is evicted instead.
-    pub fn push(&self, seq: Seq, frame: &Arc<Frame>, limits: &Limits) -> Push {
+    /// Adds a broadcast, or evicts the client if it is blocked and over the limits.
+    pub fn push(&self, seq: Seq, frame: &Arc<Frame>, limits: &OutboxLimits) -> Push {
         let mut state = self.lock();
         state.catch_up();
         if seq <= state.last_seq {
             return Push::Dropped;
         }
         let pushed = state.push(frame, limits);
-        // Only now: what failed on the way is tried again.
+        // Set last: if the push fails on the way, it is retried.
         state.last_seq = seq;
         pushed
     }
 
     /// Adds a frame that only this client gets.
-    pub fn push_direct(&self, frame: &Arc<Frame>, limits: &Limits) -> Push {
+    pub fn push_direct(&self, frame: &Arc<Frame>, limits: &OutboxLimits) -> Push {
         let mut state = self.lock();
         state.catch_up();
         state.push(frame, limits)
     }
 
-    /// It may follow the log from now on, as this member.
+    /// Makes the outbox a member of the log, to which it may attach from now on.
     pub fn admit(&self, log: &Arc<Log>, member: Member) {
         let mut state = self.lock();
         if let (Phase::Open, Place::Outside) = (state.phase, &state.place) {
             log.admit(member);
-            state.place = Place::Apart(log.clone(), member);
-            state.follow();
+            state.place = Place::Detached(log.clone(), member);
+            state.attach();
         }
     }
 
-    /// The log is nothing to it any more; what it lacked until now it still gets. Returns the slot to mark: whoever goes around the
-    /// log's followers passes it by from now on.
+    /// Removes the outbox from the log and keeps what it lacked until now. Returns the slot to
+    /// mark, because the flusher's rounds through the log skip this outbox from now on.
     pub fn dismiss(&self) -> Option<Home> {
         let mut state = self.lock();
         state.leave_log();
         if state.queue.is_empty() { None } else { state.mark() }
     }
 
-    /// From now on `home` flushes this outbox. Returns whether something waits already.
-    pub fn attach(&self, home: Home, taker: Taker) -> bool {
+    /// Makes `home` flush this outbox from now on. Returns whether frames already wait.
+    pub fn set_home(&self, home: Home, taker: Taker) -> bool {
         let mut state = self.lock();
         state.home = Some(home);
         state.taker = taker;
@@ -180,36 +235,36 @@ impl Outbox {
         !state.queue.is_empty() || state.phase != Phase::Open
     }
 
-    /// Ends the session once what waits is sent. Returns the slot to mark.
+    /// Ends the session once the waiting frames are sent. Returns the slot to mark.
     pub fn close(&self, reason: Disconnect) -> Option<Home> {
         let mut state = self.lock();
         if state.phase == Phase::Open {
-            state.part();
+            state.detach();
             state.phase = Phase::Closing(reason);
         }
         state.mark()
     }
 
-    /// Ends the session now and forgets what waits. Returns the slot to mark.
+    /// Ends the session now and drops the waiting frames. Returns the slot to mark.
     pub fn drop_all(&self, reason: Disconnect) -> Option<Home> {
         self.lock().evict(reason)
     }
 
-    /// The slot to mark where somebody may have failed between adding and marking. Once too often does no harm.
+    /// Returns the slot to mark if a panic may have happened between adding and marking. Marking it
+    /// twice is harmless.
     pub fn remark(&self) -> Option<Home> {
         let state = self.lock();
         if state.attention == Attention::Marked { state.home } else { None }
     }
 
-    /// Evicts a client that has not read for longer than the limit allows. Returns the slot to mark.
-    pub fn evict_overdue(&self, now: Instant, limits: &Limits) -> Option<Home> {
-        let mut state = self.lock();
-        let overdue = state.attention == Attention::Blocked && state.queue.waited(now) > limits.age;
-        if overdue { state.evict(Disconnect::TooSlow) } else { None }
+    /// Evicts a client that has not read for longer than the limit allows. Half-way there, its
+    /// waiting chat is dropped.
+    pub fn evict_overdue(&self, now: Instant, limits: &OutboxLimits) -> Overdue {
+        self.lock().evict_overdue(now, limits)
     }
 
-    /// Copies what waits to the end of `scratch`, until that holds `limit` bytes or more. It stays in the outbox until
-    /// [`advance`](Self::advance) says that it was written.
+    /// Copies waiting frames to the end of `scratch`, until that holds `limit` bytes or more. They
+    /// stay in the outbox until [`advance`](Self::advance) confirms that they are written.
     pub fn copy_to(&self, scratch: &mut Vec<u8>, limit: usize) -> Waiting {
         let mut state = self.lock();
         state.catch_up();
@@ -227,47 +282,50 @@ impl Outbox {
         Waiting::Frames
     }
 
-    /// Takes out what was written: `bytes` of what [`copy_to`](Self::copy_to) or the log gave. Returns what to do next. A client
-    /// that has taken everything follows the log from here, if it may.
+    /// Removes the first `bytes` of what [`copy_to`](Self::copy_to) or the log returned, after they
+    /// have been written. Returns what to do next. An outbox whose client has taken everything
+    /// attaches to the log, if it may.
     pub fn advance(&self, bytes: usize, now: Instant) -> Next {
         let mut state = self.lock();
         let from_log = state.queue.advance(bytes, now);
-        if let Place::Following(_, _, at) = &mut state.place {
+        if let Place::Attached(_, _, at) = &mut state.place {
             *at += from_log as u64;
         }
         if !state.queue.is_empty() || state.phase != Phase::Open {
             return Next::Again;
         }
         state.attention = Attention::Idle;
-        state.follow();
+        state.attach();
         Next::Done
     }
 
-    /// What it lacks of the log, which has all its followers gone around since it ended at `began`. What is given is written next,
-    /// and told to [`advance`](Self::advance): no more than is there now, for something else may be pushed before what comes later.
-    /// A client that was blocked a whole round does not follow any longer: it is pushed to, within its limits, until it has taken
+    /// Returns what the outbox lacks of the log, in a round that began when the log ended at
+    /// `began`. The caller writes the returned segment next and passes its length to
+    /// [`advance`](Self::advance); the segment ends at the current end of the log, because another
+    /// frame may be pushed before the next append. An outbox that was blocked for a whole round
+    /// detaches: broadcasts are pushed to it, within its limits, until its client has taken
     /// everything.
-    pub fn follower(&self, began: Position) -> Follower {
+    pub fn take_log(&self, began: Position) -> FromLog {
         let mut state = self.lock();
-        let Place::Following(log, _, from) = &state.place else { return Follower::No };
+        let Place::Attached(log, _, from) = &state.place else { return FromLog::Detached };
         let (from, to) = (*from, log.end());
         match state.attention {
             Attention::Blocked if from < began => {
-                state.part();
-                Follower::No
+                state.detach();
+                FromLog::Detached
             }
-            Attention::Blocked => Follower::Blocked(from),
+            Attention::Blocked => FromLog::Blocked(from),
             Attention::Idle | Attention::Marked if state.queue.is_empty() && state.phase == Phase::Open => {
                 state.attention = Attention::Marked;
-                Follower::Lacks { from, to }
+                FromLog::Segment { from, to }
             }
-            Attention::Idle | Attention::Marked => Follower::Own,
+            Attention::Idle | Attention::Marked => FromLog::OwnFirst,
         }
     }
 
-    /// Takes out what waits, as far as there is room or one frame, and appends it to `body` in the text framing of a polling
-    /// request. Until the next request asks, the client counts as blocked; unless there is nothing: then this one waits, and
-    /// the next push marks the slot.
+    /// Moves waiting frames to `body`, in the text framing of a polling response: as many as fit,
+    /// but at least one. If there are some, the client counts as blocked until its next request. If
+    /// there are none, the request waits, and the next push marks the slot.
     pub fn take_polling(&self, body: &mut Vec<u8>, room: BodyRoom, now: Instant) -> Waiting {
         let mut state = self.lock();
         let taken = state.queue.take_polling(body, room, now);
@@ -285,7 +343,8 @@ impl Outbox {
         }
     }
 
-    /// The transport takes no more; it marks the slot when it does again.
+    /// Records that the transport takes no more bytes. The transport marks the slot when it does
+    /// again.
     pub fn block(&self, now: Instant) {
         let mut state = self.lock();
         state.attention = Attention::Blocked;
@@ -296,25 +355,31 @@ impl Outbox {
         self.lock().phase
     }
 
-    /// Bytes that wait.
+    pub fn taker(&self) -> Taker {
+        self.lock().taker
+    }
+
+    /// Returns the number of waiting bytes.
     pub fn backlog(&self) -> usize {
         let state = self.lock();
         let lacks = match &state.place {
-            Place::Following(log, _, at) => log.end().saturating_sub(*at) as usize,
-            Place::Outside | Place::Apart(..) => 0,
+            Place::Attached(log, _, at) => log.end().saturating_sub(*at) as usize,
+            Place::Outside | Place::Detached(..) => 0,
         };
         state.queue.bytes() + lacks
     }
 
-    /// The same again, that goes on by itself: for tests that try all ways to go on.
+    /// Returns an independent copy, for tests that explore every continuation.
     #[cfg(test)]
     pub(crate) fn fork(&self) -> Self {
         Self { state: Mutex::new(self.lock().clone()) }
     }
 
-    /// A panic elsewhere while the lock was held left a state whose every step is complete, so it is used on.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Every step under the lock is complete, so the state stays usable after a panic elsewhere.
+    fn lock(&self) -> MutexGuard<'_, OutboxState> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        debug_assert!(state.is_legal(), "an outbox is in an illegal state: {state:?}");
+        state
     }
 }
 
@@ -324,11 +389,11 @@ impl Default for Outbox {
     }
 }
 
-/// What to do after some bytes were written.
+/// What to do after bytes were written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// Nothing waits.
+    /// Nothing: the outbox is empty.
     Done,
-    /// There is more to write, or the transport shall end.
+    /// Write more, or close the transport.
     Again,
 }

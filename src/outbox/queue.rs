@@ -1,4 +1,4 @@
-//! Frames in their order, of which the first may be partly written.
+//! A queue of frames, the first of which may be partly written.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -7,36 +7,39 @@ use std::{
 };
 
 use super::BodyRoom;
-use crate::{farm::supersede::Entity, frame::Frame};
+use crate::{farm::Entity, frame::Frame};
 
-/// Memory for so many frames is kept while nothing waits: a quiet farm then never allocates.
+/// The number of frames for which an empty queue keeps memory, so that a quiet farm never
+/// allocates.
 const KEPT_CAPACITY: usize = 8;
 
-/// Vacant places that are put up with before they are closed.
+/// The number of vacant places that are tolerated before they are removed.
 const MAX_VACANT: usize = 64;
 
-/// Waiting frames.
+/// The waiting frames.
 ///
 /// INVARIANT: neither the first nor the last place is vacant.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Queue {
-    /// A place is vacant when its frame was superseded by one further back.
+    /// A place is vacant if a later frame superseded its frame.
     frames: VecDeque<Option<Arc<Frame>>>,
-    /// Bytes of the frames, those of the first that are written already included.
+    /// Bytes of all frames, including the written part of the first.
     bytes: usize,
-    /// Bytes of the first frame that the client has.
+    /// Bytes of the first frame that are already written.
     written: usize,
-    /// When the client last took something. Only told while something waits still.
+    /// The number of chat messages among the frames.
+    chats: u32,
+    /// When the client last took bytes. Updated only while frames wait.
     progress: Option<Instant>,
-    /// Where the newest state of each entity waits. Only there while the client lags.
+    /// The place of the newest state of each entity. Present only while the client lags.
     newest: Option<Box<Newest>>,
 }
 
 #[derive(Debug, Default, Clone)]
 struct Newest {
-    /// Places are counted from the one that was first when this was made.
+    /// Places are counted from the first frame at the time this index was built.
     places: HashMap<Entity, u64>,
-    /// Frames that left since.
+    /// The number of frames that have left since.
     gone: u64,
     vacant: usize,
 }
@@ -46,29 +49,31 @@ impl Queue {
         self.frames.is_empty()
     }
 
-    /// Bytes that wait.
+    /// Returns the number of waiting bytes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes - self.written
     }
 
-    /// How long the oldest frame waits.
+    /// Returns the age of the oldest frame. A partly written chat message is passed over, because
+    /// it cannot be dropped and must not make the client overdue.
     pub(super) fn age(&self, now: Instant) -> Duration {
-        let oldest = self.frames.front().and_then(Option::as_ref);
+        let oldest = self.frames.iter().flatten().nth(usize::from(self.is_within_chat()));
         oldest.map_or(Duration::ZERO, |oldest| now.saturating_duration_since(oldest.published()))
     }
 
-    /// How long the oldest frame waits, or the client took nothing: the longer of both. With newer states in the place of
-    /// older ones the oldest frame may be a young one, though the client is gone for long.
+    /// Returns the age of the oldest frame, or the time for which the client has taken nothing,
+    /// whichever is longer. Because newer states replace older ones, the oldest frame may be recent
+    /// although the client has stopped reading long ago.
     pub(super) fn waited(&self, now: Instant) -> Duration {
         self.age(now).max(self.took_nothing_for(now))
     }
 
-    /// How long the client has taken nothing, though something waits.
+    /// Returns for how long the client has taken nothing although frames wait.
     pub(super) fn took_nothing_for(&self, now: Instant) -> Duration {
         self.progress.map_or(Duration::ZERO, |progress| now.saturating_duration_since(progress))
     }
 
-    /// The client takes nothing, for the time being.
+    /// Records that the client takes nothing for now.
     pub(super) fn blocked(&mut self, now: Instant) {
         self.progress.get_or_insert(now);
     }
@@ -78,11 +83,12 @@ impl Queue {
             newest.places.insert(entity, newest.gone + self.frames.len() as u64);
         }
         self.bytes += frame.websocket().len();
+        self.chats += u32::from(frame.is_chat());
         self.frames.push_back(Some(frame));
     }
 
-    /// Adds the frame at the end and takes out what it supersedes, if that waits; returns whether it did. A frame that is
-    /// partly written stays.
+    /// Adds the frame at the end and removes the frame that it supersedes, if that waits. Returns
+    /// whether it did. A frame that is partly written stays.
     pub(super) fn replace(&mut self, frame: &Arc<Frame>) -> bool {
         let Some(entity) = frame.entity() else { return false };
         let newest = self.newest.get_or_insert_with(|| Box::new(Newest::of(&self.frames)));
@@ -93,7 +99,7 @@ impl Queue {
             return false;
         }
         let Some(vacated) = self.frames.get_mut(place as usize) else { return false };
-        // Whatever may fail comes before the first change.
+        // Everything that may fail happens before the first change.
         let Some((merged, size)) = vacated.as_ref().map(|older| (older.superseded_by(frame), older.websocket().len()))
         else {
             return false;
@@ -105,6 +111,34 @@ impl Queue {
         self.drop_vacant_front();
         self.close_vacant();
         true
+    }
+
+    /// Drops all chat messages that are not partly written, and returns their number. If no other
+    /// frame waits then, the client no longer counts as blocked.
+    pub(super) fn drop_chat(&mut self) -> u64 {
+        let kept = u32::from(self.is_within_chat());
+        let dropped = self.chats - kept;
+        if dropped > 0 {
+            let mut is_kept = self.written > 0;
+            self.frames.retain(|frame| {
+                let frame = frame.as_ref().filter(|frame| std::mem::take(&mut is_kept) || !frame.is_chat());
+                frame.is_some()
+            });
+            self.chats = kept;
+            self.bytes = self.frames.iter().flatten().map(|frame| frame.websocket().len()).sum();
+            if self.newest.is_some() {
+                self.newest = Some(Box::new(Newest::of(&self.frames)));
+            }
+        }
+        if self.frames.len() == kept as usize {
+            self.progress = None;
+        }
+        u64::from(dropped)
+    }
+
+    /// Returns whether the first frame is a partly written chat message.
+    fn is_within_chat(&self) -> bool {
+        self.written > 0 && matches!(self.frames.front(), Some(Some(first)) if first.is_chat())
     }
 
     /// Copies frames to the end of `scratch`, until that holds `limit` bytes or more.
@@ -119,7 +153,8 @@ impl Queue {
         }
     }
 
-    /// Moves frames to the end of a polling body, as many as it has room for, but one at least. Returns whether there was one.
+    /// Moves frames to the end of a polling body, as many as fit, but at least one. Returns whether
+    /// there was one.
     pub(super) fn take_polling(&mut self, body: &mut Vec<u8>, room: BodyRoom, now: Instant) -> bool {
         if self.frames.is_empty() {
             return false;
@@ -138,14 +173,15 @@ impl Queue {
         true
     }
 
-    /// Adds what a client has `written` bytes of. Nothing else waits by then if that is some.
+    /// Adds a frame of which the client already has `written` bytes. If that is not 0, the queue
+    /// must be empty.
     pub(super) fn resume(&mut self, frame: &Arc<Frame>, written: usize) {
         debug_assert!(written == 0 || self.frames.is_empty(), "a frame that is partly written comes first");
         self.push(frame.clone());
         self.written += written;
     }
 
-    /// Drops what was written, and returns how much of it did not come from here.
+    /// Removes written bytes, and returns how many of them were not in this queue.
     pub(super) fn advance(&mut self, bytes: usize, now: Instant) -> usize {
         let mut left = self.written + bytes;
         while let Some(Some(frame)) = self.frames.front() {
@@ -155,6 +191,7 @@ impl Queue {
             }
             left -= size;
             self.bytes -= size;
+            self.chats -= u32::from(frame.is_chat());
             self.pop();
             self.drop_vacant_front();
         }
@@ -185,7 +222,8 @@ impl Queue {
         }
     }
 
-    /// Closes vacant places when most are: what is kept stays in proportion to what waits.
+    /// Removes vacant places when most are vacant, so that memory stays proportional to the waiting
+    /// frames.
     fn close_vacant(&mut self) {
         let vacant = self.newest.as_ref().map_or(0, |newest| newest.vacant);
         if vacant > MAX_VACANT && vacant * 2 > self.frames.len() {
@@ -226,6 +264,11 @@ mod tests {
         Frame::event(clock::now(), &Arc::new(FarmEvent::parse(EventKind::TaskLogUpdate, &json).unwrap()))
     }
 
+    fn chat(number: u32) -> Arc<Frame> {
+        let json = format!(r#"{{"name":"n","text":"{number}"}}"#);
+        Frame::event(clock::now(), &Arc::new(FarmEvent::parse(EventKind::ChatMessage, &json).unwrap()))
+    }
+
     fn written(queue: &mut Queue) -> Vec<u8> {
         let mut out = Vec::new();
         queue.copy_to(&mut out, usize::MAX);
@@ -250,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_partly_written_stays() {
+    fn a_partly_written_frame_stays() {
         let mut queue = Queue::default();
         let first = job(1, "active", "queued");
         queue.push(first.clone());
@@ -295,6 +338,8 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Step {
         Log(u32),
+        Chat(u32),
+        DropChat,
         Job(u8),
         Write(usize),
     }
@@ -302,13 +347,16 @@ mod tests {
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             any::<u32>().prop_map(Step::Log),
+            any::<u32>().prop_map(Step::Chat),
+            Just(Step::DropChat),
             (0..6_u8).prop_map(Step::Job),
             (0..700_usize).prop_map(Step::Write)
         ]
     }
 
     proptest! {
-        /// Against a plain list: logs stay, the newest state of each job is at the place of its last update.
+        /// Compared with a plain list: logs stay, and the newest state of each job is at the place
+        /// of its last update.
         #[test]
         fn bytes_on_the_wire_are_those_of_a_plain_list(steps in prop::collection::vec(step(), 0..300)) {
             let mut queue = Queue::default();
@@ -320,6 +368,17 @@ mod tests {
                         let frame = log(number);
                         queue.push(frame.clone());
                         model.push(frame);
+                    }
+                    Step::Chat(number) => {
+                        let frame = chat(number);
+                        queue.push(frame.clone());
+                        model.push(frame);
+                    }
+                    Step::DropChat => {
+                        let before = model.len();
+                        let mut is_partly_written = model_written > 0;
+                        model.retain(|frame| std::mem::take(&mut is_partly_written) || !frame.is_chat());
+                        prop_assert_eq!(queue.drop_chat(), (before - model.len()) as u64);
                     }
                     Step::Job(number) => {
                         let frame = job(number, "active", "active");

@@ -1,10 +1,13 @@
-//! One outbox, as those who fill and empty it see it.
+//! One outbox, as seen by the code that fills and empties it.
 
 use super::*;
-use crate::clock;
+use crate::{
+    clock,
+    farm::{EventKind, FarmEvent},
+};
 
 const ROOM: BodyRoom = BodyRoom { bytes: 8, packets: 2 };
-const LIMITS: Limits = Limits { bytes: 100, age: Duration::from_secs(10), lag: Duration::from_secs(1) };
+const LIMITS: OutboxLimits = OutboxLimits { bytes: 100, age: Duration::from_secs(10), lag: Duration::from_secs(1) };
 
 fn frame(published: Instant, text: &str) -> Arc<Frame> {
     Frame::text(published, |out| out.extend_from_slice(text.as_bytes()))
@@ -13,7 +16,7 @@ fn frame(published: Instant, text: &str) -> Arc<Frame> {
 fn attached(workers: &Workers) -> (Outbox, Home) {
     let home = Home { worker: workers.claim().unwrap(), slot: 7 };
     let outbox = Outbox::new();
-    assert!(!outbox.attach(home, Taker::Stream));
+    assert!(!outbox.set_home(home, Taker::Stream));
     (outbox, home)
 }
 
@@ -44,7 +47,7 @@ fn its_slot_is_marked_once_until_it_is_empty() {
 }
 
 #[test]
-fn who_reads_is_never_evicted_and_who_does_not_is() {
+fn only_a_client_that_does_not_read_is_evicted() {
     let (outbox, home) = attached(&Workers::new());
     let now = clock::now();
     let long = frame(now, &"x".repeat(90));
@@ -62,7 +65,7 @@ fn who_reads_is_never_evicted_and_who_does_not_is() {
 }
 
 #[test]
-fn who_reads_slowly_is_bounded_too() {
+fn a_slow_reader_has_limits_too() {
     let (outbox, home) = attached(&Workers::new());
     let now = clock::now();
     let long = frame(now, &"x".repeat(98));
@@ -75,17 +78,17 @@ fn who_reads_slowly_is_bounded_too() {
 }
 
 #[test]
-fn who_takes_nothing_for_too_long_is_evicted() {
+fn a_client_that_takes_nothing_for_too_long_is_evicted() {
     let (outbox, home) = attached(&Workers::new());
     let now = clock::now();
     outbox.push(1, &frame(now, "a"), &LIMITS);
     outbox.block(now);
-    assert_eq!(outbox.evict_overdue(now + LIMITS.age, &LIMITS), None);
-    assert_eq!(outbox.evict_overdue(now + LIMITS.age + Duration::from_millis(1), &LIMITS), Some(home));
+    assert_eq!(outbox.evict_overdue(now + LIMITS.age, &LIMITS).evicted, None);
+    assert_eq!(outbox.evict_overdue(now + LIMITS.age + Duration::from_millis(1), &LIMITS).evicted, Some(home));
 }
 
 #[test]
-fn who_polls_is_blocked_between_two_polls() {
+fn a_polling_client_is_blocked_between_two_polls() {
     let (outbox, home) = attached(&Workers::new());
     let now = clock::now();
     let poll = |now| {
@@ -101,24 +104,105 @@ fn who_polls_is_blocked_between_two_polls() {
     assert_eq!(poll(now), (Waiting::Frames, "10:6bbbbbbbbb".to_owned()), "one at least");
     assert_eq!(poll(now), (Waiting::Frames, "2:6c2:6d".to_owned()));
     let later = now + LIMITS.age + Duration::from_millis(1);
-    assert_eq!(outbox.evict_overdue(now + LIMITS.age, &LIMITS), None);
-    assert_eq!(outbox.evict_overdue(later, &LIMITS), Some(home));
+    assert_eq!(outbox.evict_overdue(now + LIMITS.age, &LIMITS).evicted, None);
+    assert_eq!(outbox.evict_overdue(later, &LIMITS).evicted, Some(home));
 }
 
 #[test]
-fn who_does_not_come_back_is_overdue_from_the_first_that_waits() {
+fn a_client_that_does_not_return_is_overdue_from_its_oldest_frame() {
     let (outbox, home) = attached(&Workers::new());
     let now = clock::now();
     outbox.push(1, &frame(now, "6"), &LIMITS);
     outbox.take_polling(&mut Vec::new(), ROOM, now);
     let much_later = now + LIMITS.age * 3;
-    assert_eq!(outbox.evict_overdue(much_later, &LIMITS), None, "nothing waits");
+    assert_eq!(outbox.evict_overdue(much_later, &LIMITS).evicted, None, "nothing waits");
     assert_eq!(outbox.push(2, &frame(much_later, "6"), &LIMITS), Push::Queued);
-    assert_eq!(outbox.evict_overdue(much_later + LIMITS.age * 2, &LIMITS), Some(home));
+    assert_eq!(outbox.evict_overdue(much_later + LIMITS.age * 2, &LIMITS).evicted, Some(home));
+}
+
+fn chat(published: Instant, text: &str) -> Arc<Frame> {
+    let json = format!(r#"{{"name":"n","text":"{text}"}}"#);
+    Frame::event(published, &Arc::new(FarmEvent::parse(EventKind::ChatMessage, &json).unwrap()))
+}
+
+/// However little it reads, and whether it has a part of a message or not.
+#[test]
+fn nobody_is_evicted_for_chat() {
+    let now = clock::now();
+    for (taker, written) in [(Taker::Stream, 0), (Taker::Stream, 5), (Taker::Polls, 0)] {
+        let (outbox, home) = attached(&Workers::new());
+        outbox.set_home(home, taker);
+        outbox.push(1, &chat(now, "first"), &LIMITS);
+        outbox.advance(written, now);
+        outbox.block(now);
+        let mut left_out = 0;
+        for second in 1..100 {
+            let later = now + Duration::from_secs(second);
+            let pushed = outbox.push(1 + second, &chat(later, "and so on"), &LIMITS);
+            if let Push::LeftOut(messages) = pushed {
+                left_out += messages;
+            } else {
+                assert_eq!(pushed, Push::Queued);
+            }
+            let overdue = outbox.evict_overdue(later, &LIMITS);
+            assert_eq!(overdue.evicted, None);
+            left_out += overdue.left_out;
+        }
+        assert!(left_out > 50, "{left_out}");
+    }
 }
 
 #[test]
-fn what_waits_is_sent_before_it_closes() {
+fn chat_in_front_of_an_event_does_not_make_it_overdue() {
+    let (outbox, home) = attached(&Workers::new());
+    let now = clock::now();
+    let at = |seconds| now + Duration::from_secs(seconds);
+    outbox.push(1, &chat(now, "a"), &LIMITS);
+    // The client has a part of it.
+    outbox.advance(5, now);
+    outbox.block(now);
+    assert_eq!(outbox.push(2, &chat(at(1), "b"), &LIMITS), Push::Queued);
+    assert_eq!(outbox.evict_overdue(at(7), &LIMITS), Overdue { evicted: None, left_out: 1 });
+    assert_eq!(outbox.push(3, &frame(at(20), "event"), &LIMITS), Push::Queued);
+    assert_eq!(outbox.push(4, &chat(at(26), "c"), &LIMITS), Push::LeftOut(1), "it would wait behind what is late");
+    assert_eq!(outbox.evict_overdue(at(30), &LIMITS), Overdue::default(), "the event has waited for 10 s");
+    let mut written = Vec::new();
+    assert_eq!(outbox.copy_to(&mut written, 1000), Waiting::Frames);
+    let whole = [chat(now, "a").websocket(), frame(now, "event").websocket()].concat();
+    assert_eq!(written, whole[5..]);
+    outbox.block(at(30));
+    assert_eq!(outbox.evict_overdue(at(31), &LIMITS).evicted, Some(home));
+}
+
+#[test]
+fn a_client_between_two_polls_gets_all_chat() {
+    let (now, limits) = (clock::now(), OutboxLimits { bytes: 1 << 20, ..LIMITS });
+    let outbox = Outbox::new();
+    outbox.block(now);
+    let text = "x".repeat(CHAT_SHARE / 4);
+    for seq in 1..=8 {
+        assert_eq!(outbox.push(seq, &chat(now, &text), &limits), Push::Queued, "message {seq}");
+    }
+    let later = chat(now + 2 * LIMITS.lag, &text);
+    assert_eq!(outbox.push(9, &later, &limits), Push::LeftOut(1), "it has taken nothing for too long");
+}
+
+#[test]
+fn chat_makes_room_for_events() {
+    let (outbox, home) = attached(&Workers::new());
+    let now = clock::now();
+    outbox.push(1, &frame(now, "a"), &LIMITS);
+    outbox.block(now);
+    let late = now + LIMITS.lag + Duration::from_millis(1);
+    assert_eq!(outbox.push(2, &chat(late, "hi"), &LIMITS), Push::Queued);
+    assert_eq!(outbox.push(3, &frame(late, &"x".repeat(80)), &LIMITS), Push::LeftOut(1));
+    assert_eq!(outbox.backlog(), 3 + 82);
+    assert_eq!(outbox.push(4, &chat(late, "hi"), &LIMITS), Push::LeftOut(1));
+    assert_eq!(outbox.push(5, &frame(late, &"x".repeat(80)), &LIMITS), Push::Evicted(Some(home)));
+}
+
+#[test]
+fn waiting_frames_are_sent_before_the_close() {
     let (outbox, _) = attached(&Workers::new());
     let now = clock::now();
     outbox.push(1, &frame(now, "a"), &LIMITS);
@@ -130,10 +214,29 @@ fn what_waits_is_sent_before_it_closes() {
 }
 
 #[test]
-fn what_was_pushed_before_there_was_a_home_waits_for_it() {
+fn frames_pushed_before_there_is_a_home_wait_for_it() {
     let workers = Workers::new();
     let home = Home { worker: workers.claim().unwrap(), slot: 0 };
     let outbox = Outbox::new();
     assert_eq!(outbox.push(1, &frame(clock::now(), "a"), &LIMITS), Push::Queued);
-    assert!(outbox.attach(home, Taker::Stream));
+    assert!(outbox.set_home(home, Taker::Stream));
+}
+
+#[test]
+fn of_54_combinations_33_are_legal() {
+    let (log, reason) = (Arc::new(Log::new()), Disconnect::TooSlow);
+    let home = Home { worker: Workers::new().claim().unwrap(), slot: 7 };
+    let mut legal = 0;
+    for phase in [Phase::Open, Phase::Closing(reason), Phase::Closed(reason)] {
+        for place in [Place::Outside, Place::Detached(log.clone(), 1), Place::Attached(log.clone(), 1, 0)] {
+            for taker in [Taker::Polls, Taker::Stream] {
+                for attention in [Attention::Idle, Attention::Marked, Attention::Blocked] {
+                    let place = place.clone();
+                    let state = OutboxState { phase, place, taker, attention, home: Some(home), ..OutboxState::new() };
+                    legal += u32::from(state.is_legal());
+                }
+            }
+        }
+    }
+    assert_eq!(legal, 33);
 }

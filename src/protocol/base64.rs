@@ -1,59 +1,29 @@
-//! Base64 (RFC 4648, section 4) as far as `b4…` packets need it.
+//! Base64 (RFC 4648, section 4) in `b4…` packets. Padding is optional, and unused bits are ignored.
+
+use base64::{
+    Engine as _, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
+
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
 
 /// Appends the padded base64 form of `data`.
 pub(super) fn encode(data: &[u8], out: &mut Vec<u8>) {
-    out.reserve(data.len().div_ceil(3) * 4);
-    for chunk in data.chunks(3) {
-        let bits = chunk.iter().fold(0, |bits, &byte| bits << 8 | u32::from(byte)) << (8 * (3 - chunk.len()));
-        let digits = [18, 12, 6, 0].map(|shift| digit(bits >> shift & 63));
-        let used = chunk.len() + 1;
-        out.extend(digits.iter().take(used));
-        out.extend(std::iter::repeat_n(b'=', 4 - used));
-    }
+    out.extend_from_slice(LENIENT.encode(data).as_bytes());
 }
 
-/// The bytes `text` stands for; padding may be left out. `None` if it is not base64.
+/// Decodes `text`, with or without padding. Returns `None` if it is not base64.
 pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
-    let digits = match text.strip_suffix("==").or_else(|| text.strip_suffix('=')) {
-        Some(digits) if text.len().is_multiple_of(4) => digits,
-        Some(_) => return None,
-        None => text,
-    };
-    let mut data = Vec::with_capacity(digits.len() / 4 * 3 + 2);
-    for chunk in digits.as_bytes().chunks(4) {
-        let mut bits = 0;
-        for &digit in chunk {
-            bits = bits << 6 | value(digit)?;
-        }
-        let bytes = (bits << (6 * (4 - chunk.len()))).to_be_bytes();
-        match chunk.len() {
-            1 => return None,
-            used => data.extend(bytes.iter().skip(1).take(used - 1)),
-        }
+    // Padding that is there must be whole.
+    if text.ends_with('=') && !text.len().is_multiple_of(4) {
+        return None;
     }
-    Some(data)
-}
-
-fn digit(value: u32) -> u8 {
-    let value = u8::try_from(value).expect("six bits fit a byte");
-    match value {
-        0..26 => b'A' + value,
-        26..52 => b'a' + (value - 26),
-        52..62 => b'0' + (value - 52),
-        62 => b'+',
-        _ => b'/',
-    }
-}
-
-fn value(digit: u8) -> Option<u32> {
-    Some(u32::from(match digit {
-        b'A'..=b'Z' => digit - b'A',
-        b'a'..=b'z' => digit - b'a' + 26,
-        b'0'..=b'9' => digit - b'0' + 52,
-        b'+' => 62,
-        b'/' => 63,
-        _ => return None,
-    }))
+    LENIENT.decode(text).ok()
 }
 
 #[cfg(test)]
@@ -81,9 +51,11 @@ mod tests {
     }
 
     #[test]
-    fn every_digit_is_its_own_inverse() {
-        for number in 0..64 {
-            assert_eq!(value(digit(number)), Some(number));
-        }
+    fn every_byte_comes_back() {
+        let data: Vec<u8> = (0..=255).collect();
+        let mut encoded = Vec::new();
+        encode(&data, &mut encoded);
+        assert_eq!(decode(std::str::from_utf8(&encoded).unwrap()), Some(data));
+        assert_eq!(decode("*"), None);
     }
 }

@@ -1,36 +1,39 @@
-//! What a client's packets mean: the server's side of one connection, whatever transport carries it.
+//! The server's side of one connection, independent of its transport: decides what each packet of a
+//! client means.
 
 use super::{AckId, EnginePacket, Event, ProtocolError, SocketPacket};
 
-/// State of one client's connection. It begins inside the namespace `/`, because the server sends `40` unasked.
+/// The state of one client's connection. It starts inside the namespace `/`, because the server
+/// sends `40` unasked.
 #[derive(Debug)]
 pub struct Connection {
     in_root: bool,
-    /// A binary packet whose attachments have not all come yet.
+    /// A binary packet whose attachments have not all arrived.
     incomplete: Option<Incomplete>,
 }
 
 /// What a packet asks of the server.
 #[derive(Debug, PartialEq)]
 pub enum Received<'a> {
-    /// Consumed; nothing is to be done.
+    /// Nothing.
     Nothing,
-    /// To be answered by a pong with the same data.
+    /// Answer with a pong that carries the same data.
     Ping(&'a str),
-    /// The client is done with probing and moves to the transport this came from.
+    /// Move the session to the transport of this packet: the client has finished probing.
     Upgrade,
-    /// The client enters `/` after having left it, to be answered by `40`.
+    /// Answer with `40`: the client re-enters `/` after having left it.
     Entered,
-    /// The client left `/` and gets nothing more until it enters again. Its transport stays.
+    /// Send nothing more until the client re-enters: it left `/`. Its transport stays.
     Left,
-    /// The client asks for a namespace that does not exist, to be answered by
-    /// [`write_invalid_namespace`](super::write_invalid_namespace).
+    /// Refuse with [`write_invalid_namespace`](super::write_invalid_namespace): the client asks for
+    /// a namespace that does not exist.
     InvalidNamespace(&'a str),
     Event {
         ack: Option<AckId>,
         event: Event<'a>,
     },
-    /// A complete event with attachments, which were counted and dropped: nothing here takes binary.
+    /// A complete event with attachments, which were counted and dropped, because no event takes
+    /// binary data.
     BinaryEvent {
         ack: Option<AckId>,
     },
@@ -45,7 +48,7 @@ struct Incomplete {
     then: Completion,
 }
 
-/// What a binary packet means once it is complete.
+/// The meaning of a binary packet once it is complete.
 #[derive(Debug, Clone, Copy)]
 enum Completion {
     Event { ack: Option<AckId> },
@@ -57,12 +60,16 @@ impl Connection {
         Self { in_root: true, incomplete: None }
     }
 
-    /// Whether the client is in the namespace `/`, which is where all events are.
+    /// Returns whether the client is in the namespace `/`, which is where all events are.
     pub fn in_root(&self) -> bool {
         self.in_root
     }
 
-    /// Takes the client's next packet. After an error the connection must be closed.
+    /// Handles the client's next packet. After an error the connection must be closed.
+    ///
+    /// # Errors
+    ///
+    /// The packet is malformed, exceeds a limit, or is not allowed in this state.
     pub fn receive<'a>(&mut self, packet: EnginePacket<'a>) -> Result<Received<'a>, ProtocolError> {
         match packet {
             EnginePacket::Open(_) => Err(ProtocolError::ServerOnlyPacket),
@@ -101,7 +108,8 @@ impl Connection {
                 )
             }
             SocketPacket::BinaryAck { attachments, .. } => self.expect_attachments(attachments, Completion::Ignored),
-            // Nothing was left to leave, nobody listens there, nobody asked, and errors are the server's to report.
+            // Packets that change nothing: leaving an unentered namespace, events for another
+            // namespace, unrequested acknowledgements, and errors, which only servers report.
             SocketPacket::Disconnect { .. }
             | SocketPacket::Event { .. }
             | SocketPacket::Ack { .. }
@@ -138,8 +146,8 @@ impl Completion {
     }
 }
 
-/// Names that libraries of the 2.x line emit themselves and do not let an application send. A client that sends one
-/// anyway must not be able to play its own disconnect.
+/// Names that libraries of the 2.x line emit themselves and do not let an application send. A
+/// client that sends one anyway must not be able to trigger them.
 fn is_reserved(name: &str) -> bool {
     matches!(
         name,
@@ -166,7 +174,7 @@ fn is_reserved(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// What a new connection makes of frames, one after the other.
+    /// Returns the meaning of these frames on a new connection.
     fn receive<'a>(frames: &[&'a str]) -> Vec<Result<Received<'a>, ProtocolError>> {
         let mut connection = Connection::new();
         frames
@@ -203,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_asked_for_changes_nothing() {
+    fn unrequested_packets_change_nothing() {
         let frames = ["40", "430[]", r#"44"oops""#, r#"42/admin,["x"]"#, "41/admin,", "40/"];
         assert!(receive(&frames).into_iter().all(|received| received == Ok(Received::Nothing)));
     }

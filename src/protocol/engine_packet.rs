@@ -3,20 +3,22 @@
 use super::{ProtocolError, base64};
 use std::borrow::Cow;
 
-/// A packet as either side may send it. Text and data are borrowed from the frame they came in.
+/// A packet as either side may send it. Text and data are borrowed from their frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EnginePacket<'a> {
-    /// `0`: the server's first packet; its data is what [`ServerOpen::decode`](super::ServerOpen::decode) reads.
+    /// `0`: the server's first packet; [`ServerOpen::decode`](super::ServerOpen::decode) decodes
+    /// its data.
     Open(&'a str),
     /// `1`
     Close,
-    /// `2`: sent by the client; to be answered by a pong with the same data.
+    /// `2`: sent by the client; answered by a pong with the same data.
     Ping(&'a str),
     /// `3`
     Pong(&'a str),
-    /// `4`: what [`SocketPacket::decode`](super::SocketPacket::decode) reads.
+    /// `4`: decoded by [`SocketPacket::decode`](super::SocketPacket::decode).
     Message(&'a str),
-    /// `4` as the first byte of a binary frame, or `b4` and base64 where only text can travel; only the latter owns data.
+    /// `4` as the first byte of a binary frame, or `b4` and base64 on a text transport; only the
+    /// latter owns its data.
     BinaryMessage(Cow<'a, [u8]>),
     /// `5`
     Upgrade,
@@ -25,7 +27,11 @@ pub enum EnginePacket<'a> {
 }
 
 impl<'a> EnginePacket<'a> {
-    /// Reads a WebSocket text frame, or one packet of a polling body.
+    /// Decodes a WebSocket text frame, or one packet of a polling body.
+    ///
+    /// # Errors
+    ///
+    /// The text is empty, has an unknown type, or holds malformed base64.
     pub fn decode_text(text: &'a str) -> Result<Self, ProtocolError> {
         let mut rest = text.chars();
         let kind = rest.next().ok_or(ProtocolError::EmptyPacket)?;
@@ -46,7 +52,12 @@ impl<'a> EnginePacket<'a> {
         }
     }
 
-    /// Reads a WebSocket binary frame, or a binary packet of a polling body. Only messages can be binary.
+    /// Decodes a WebSocket binary frame, or a binary packet of a polling body. Only messages can be
+    /// binary.
+    ///
+    /// # Errors
+    ///
+    /// The frame is empty or not a message.
     pub fn decode_binary(frame: &'a [u8]) -> Result<Self, ProtocolError> {
         match frame.split_first() {
             Some((4, data)) => Ok(Self::BinaryMessage(data.into())),

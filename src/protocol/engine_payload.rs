@@ -13,18 +13,19 @@ use super::{EnginePacket, PayloadError, PayloadProblem, ProtocolError};
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// How many packets a body of a client may hold unless configured otherwise. It sends those of all events since its
-/// last request; each costs the server a few dozen bytes beside its text.
+/// The default for the maximum number of packets in a client's body. A body holds the packets of
+/// all events since the client's last request; each costs the server a few dozen bytes besides its
+/// text.
 pub const DEFAULT_MAX_PACKETS: usize = 1000;
 
-/// How many packets a body for a client that is written in Python may hold, besides a close packet at its end: python-engineio
-/// 3 refuses more.
+/// The maximum number of packets in a body for a client written in Python, besides a close packet
+/// at its end: python-engineio 3 refuses more.
 pub const MAX_PACKETS_FOR_PYTHON: usize = 15;
 
-/// No body comes near a length of more digits, and a number of so many fits 32 bits.
+/// The maximum number of digits of a length. No body needs more, and such a number fits in 32 bits.
 const MAX_LENGTH_DIGITS: usize = 9;
 
-/// A body that was found to be sound as a whole.
+/// A body that was validated as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payload<'a> {
     pieces: Vec<Piece<'a>>,
@@ -38,7 +39,12 @@ enum Piece<'a> {
 }
 
 impl<'a> Payload<'a> {
-    /// Reads the body of a `POST`, in either framing, with at most `max_packets` packets.
+    /// Decodes the body of a `POST`, in either framing, with at most `max_packets` packets.
+    ///
+    /// # Errors
+    ///
+    /// The body or one of its packets is malformed, or there are more packets. The error has the
+    /// number of the packet and its offset in bytes.
     pub fn decode(body: &'a [u8], max_packets: usize) -> Result<Self, PayloadError> {
         let mut reader = Reader { packet: 0, offset: 0, body };
         let mut pieces = Vec::new();
@@ -72,8 +78,7 @@ impl<'a> Payload<'a> {
     }
 }
 
-/// Appends the body of a `GET`: whole engine packets as the writers of this module's siblings made them, at least one,
-/// in text framing.
+/// Appends the body of a `GET`: at least one whole engine packet, in text framing.
 pub fn encode_text<P: AsRef<[u8]>>(packets: impl IntoIterator<Item = P>, out: &mut Vec<u8>) {
     for packet in packets {
         let packet = to_ascii(packet.as_ref());
@@ -82,21 +87,26 @@ pub fn encode_text<P: AsRef<[u8]>>(packets: impl IntoIterator<Item = P>, out: &m
     }
 }
 
-/// Appends the body of a `GET` as a script that calls the client's callback number `index` with `body`, which is in text
-/// framing.
+/// Appends the body of a `GET` as a script that calls the client's callback number `index` with
+/// `body`, which is in text framing.
 pub fn encode_jsonp(index: u64, body: &[u8], out: &mut Vec<u8>) {
     let mut text = serde_json::to_string(&String::from_utf8_lossy(body)).expect("a string serializes");
-    // A string of JSON is one of JavaScript but for the two line separators; the bracket could end the script element.
+    // A JSON string is a JavaScript string except for the two line separators; the bracket could
+    // end the script element.
     for (special, escape) in [("\u{2028}", "\\u2028"), ("\u{2029}", "\\u2029"), ("<", "\\u003c")] {
         text = text.replace(special, escape);
     }
     super::write::display(out, format_args!("___eio[{index}]({text});"));
 }
 
-/// Takes the payload out of the form a JSONP client posts, to be given to [`Payload::decode`].
+/// Extracts the payload from the form that a JSONP client posts, for [`Payload::decode`].
 ///
-/// Browsers change line ends in forms, so the client writes a line feed as `\n` and, to tell them apart, what was
-/// `\n` already as `\\n`.
+/// Browsers change line ends in forms, so the client writes a line feed as `\n` and, to distinguish
+/// it, an original `\n` as `\\n`.
+///
+/// # Errors
+///
+/// The form has no field `d`.
 pub fn decode_jsonp_form(form: &[u8]) -> Result<String, PayloadError> {
     let (_, data) = url::form_urlencoded::parse(form).find(|(key, _)| key == "d").ok_or(PayloadError {
         packet: 0,
@@ -124,7 +134,7 @@ pub fn decode_jsonp_form(form: &[u8]) -> Result<String, PayloadError> {
     Ok(text)
 }
 
-/// Where in the body a packet begins, for the errors.
+/// The offset of a packet in the body, for errors.
 struct Reader<'a> {
     packet: usize,
     offset: usize,
@@ -189,7 +199,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The offset in bytes after `units` UTF-16 code units of `text`.
+/// Returns the offset in bytes after `units` UTF-16 code units of `text`.
 fn utf16_offset(text: &str, units: usize) -> Result<usize, PayloadProblem> {
     let mut left = units;
     for (offset, char) in text.char_indices() {
@@ -201,13 +211,15 @@ fn utf16_offset(text: &str, units: usize) -> Result<usize, PayloadProblem> {
     if left == 0 { Ok(text.len()) } else { Err(PayloadProblem::PastTheEnd) }
 }
 
-/// The number of UTF-16 code units of UTF-8 text: one for each character, and another for those of four bytes.
+/// Returns the number of UTF-16 code units of UTF-8 text: one per character, and another one per
+/// four-byte character.
 fn utf16_length(utf8: &[u8]) -> usize {
     utf8.iter().map(|byte| usize::from(byte & 0xC0 != 0x80) + usize::from(*byte >= 0xF0)).sum()
 }
 
-/// Decodes a packet of a text body. If a 1.x client has encoded it twice, each character is a byte, and together the
-/// bytes are UTF-8. What another client sends has that form only if it quotes such an accident, like `Ã©` for `é`.
+/// Decodes a packet of a text body. If a 1.x client has encoded it twice, each character is a byte,
+/// and together the bytes are UTF-8. Text of another client has that form only if it quotes such an
+/// accident, like `Ã©` for `é`.
 fn decode_maybe_twice(text: &str) -> Result<Piece<'_>, ProtocolError> {
     if !text.is_ascii()
         && let Ok(bytes) = text.chars().map(u8::try_from).collect::<Result<Vec<_>, _>>()
@@ -219,8 +231,8 @@ fn decode_maybe_twice(text: &str) -> Result<Piece<'_>, ProtocolError> {
     EnginePacket::decode_text(text).map(Piece::Packet)
 }
 
-/// Escapes what is not ASCII in the JSON of an event or acknowledgement of the namespace `/`. Other packets hold text
-/// that is not JSON, and stay as they are.
+/// Escapes non-ASCII characters in the JSON of an event or acknowledgement of the namespace `/`.
+/// Other packets hold text that is not JSON, and stay unchanged.
 fn to_ascii(packet: &[u8]) -> Cow<'_, [u8]> {
     if packet.is_ascii() || !matches!(packet, [b'4', b'2' | b'3', b'[' | b'0'..=b'9', ..]) {
         return packet.into();

@@ -1,8 +1,8 @@
-//! What can be wrong with what a peer sent. No text quotes the input: it may be long, and it may be somebody's secret.
+//! Errors in a peer's input. No text quotes the input: it may be long or secret.
 
 use thiserror::Error;
 
-/// A packet that breaks the protocol. The only sensible answer is to close the connection it came from.
+/// A packet that violates the protocol. The connection it came from must be closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum ProtocolError {
     #[error("packet is empty")]
@@ -57,7 +57,8 @@ pub enum ProtocolError {
 pub struct PayloadError {
     /// Number of the packet within the body, counted from 0.
     pub packet: usize,
-    /// Where that packet (for [`PayloadProblem::NotUtf8`], the bad byte) begins, in bytes from the start of the body.
+    /// The offset of that packet (for [`PayloadProblem::NotUtf8`], of the invalid byte), in bytes
+    /// from the start of the body.
     pub offset: usize,
     pub problem: PayloadProblem,
 }

@@ -1,4 +1,5 @@
-//! How a session begins: the query of a request, the open packet that answers it, and the refusals.
+//! The start of a session: the query of a request, the open packet that answers it, and the
+//! refusals.
 
 use super::ProtocolError;
 use serde::{Deserialize, Serialize};
@@ -11,8 +12,9 @@ use uuid::Uuid;
 /// The longest interval an open packet may announce: what a timer of a JavaScript peer can hold (2^31 - 1 ms).
 const MAX_INTERVAL_MS: u64 = i32::MAX as u64;
 
-/// Names a session: 122 random bits, written as 32 hexadecimal digits. Knowing it is all that a polling request needs,
-/// so it is a secret between server and client, and its debug form shows only the first digits.
+/// The id of a session: 122 random bits, written as 32 hexadecimal digits. It authorises polling
+/// requests, so it is a secret between server and client, and its debug form shows only the first
+/// digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionId(Uuid);
 
@@ -22,16 +24,27 @@ pub enum TransportName {
     WebSocket,
 }
 
-/// The query of a request to the engine's path. Keys it does not know (`t` among them) are ignored, and of a key that
-/// comes twice the first counts.
+impl TransportName {
+    /// Returns the name on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Polling => "polling",
+            Self::WebSocket => "websocket",
+        }
+    }
+}
+
+/// The query of a request to the engine's path. Unknown keys (`t` among them) are ignored; the
+/// first value of a repeated key counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HandshakeQuery {
     pub transport: TransportName,
-    /// Absent in the request that begins a session.
+    /// Absent in the request that starts a session.
     pub sid: Option<SessionId>,
     /// `b64`: the client cannot take binary bodies.
     pub base64: bool,
-    /// `j`: the client wants scripts; this is the index of its callback.
+    /// `j`: the client wants scripts; the value is the index of its callback.
     pub jsonp: Option<u64>,
 }
 
@@ -45,19 +58,22 @@ pub enum HandshakeError {
     BadRequest,
     Forbidden,
     UnsupportedVersion,
+    /// A client of revision 4 wants to start a session over this transport. It shows its user a reason only if that comes in its
+    /// own protocol: see [`write_refusal_of_newer`].
+    NewerRevision(TransportName),
 }
 
 /// The server's first packet (engine.io-protocol revision 3, "open").
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenPacket {
     pub sid: SessionId,
-    /// Transports the client may move to: `["websocket"]` on polling, `[]` on a WebSocket.
+    /// Transports that the client may upgrade to: `["websocket"]` on polling, `[]` on a WebSocket.
     pub upgrades: &'static [&'static str],
     pub ping_interval: Duration,
     pub ping_timeout: Duration,
 }
 
-/// The open packet of any server, as a client reads it.
+/// The open packet of any server, as decoded by a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerOpen {
     pub sid: String,
@@ -66,9 +82,19 @@ pub struct ServerOpen {
 }
 
 impl SessionId {
-    /// A new id from the operating system's generator of random numbers.
-    pub fn random() -> Self {
-        Self(Uuid::new_v4())
+    /// Returns the id that these 16 bytes make: 6 bits are fixed, 122 are kept.
+    ///
+    /// The bytes must come from a cryptographically secure generator, such as the operating system's: a session whose id can
+    /// be guessed can be taken over.
+    ///
+    /// ```
+    /// use socketio2_protocol::SessionId;
+    ///
+    /// let random = [0x5a; 16]; // Placeholder: fill these bytes from the operating system's generator.
+    /// assert_eq!(SessionId::from_random(random).to_string(), "5a5a5a5a5a5a4a5a9a5a5a5a5a5a5a5a");
+    /// ```
+    pub fn from_random(bytes: [u8; 16]) -> Self {
+        Self(uuid::Builder::from_random_bytes(bytes).into_uuid())
     }
 }
 
@@ -97,8 +123,12 @@ impl FromStr for SessionId {
 }
 
 impl HandshakeQuery {
-    /// Reads what follows the `?` of the request, percent-encoded as it came. Transport, version and session are checked
-    /// in the order of the reference server.
+    /// Decodes the text after the `?` of the request, percent-encoded as it arrived. Transport,
+    /// version and session are checked in the order of the reference server.
+    ///
+    /// # Errors
+    ///
+    /// The transport or revision is unknown or not supported, or the session id is malformed.
     pub fn parse(query: &str) -> Result<Self, HandshakeError> {
         let (mut transport, mut version, mut sid, mut base64, mut jsonp) = (None, None, None, None, None);
         for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
@@ -117,8 +147,13 @@ impl HandshakeQuery {
             Some("websocket") => TransportName::WebSocket,
             Some(_) | None => return Err(HandshakeError::TransportUnknown),
         };
-        if version.as_deref() != Some("3") {
-            return Err(HandshakeError::UnsupportedVersion);
+        match version.as_deref() {
+            // Clients that send no revision are older than the parameter.
+            Some("3") | None => {}
+            Some("4") if sid.is_none() && jsonp.is_none() => {
+                return Err(HandshakeError::NewerRevision(transport));
+            }
+            Some(_) => return Err(HandshakeError::UnsupportedVersion),
         }
         Ok(Self {
             transport,
@@ -137,11 +172,11 @@ impl HandshakeError {
             Self::BadMethod => 2,
             Self::BadRequest => 3,
             Self::Forbidden => 4,
-            Self::UnsupportedVersion => 5,
+            Self::UnsupportedVersion | Self::NewerRevision(_) => 5,
         }
     }
 
-    /// What is wrong. To a client of another line it also says which ones work.
+    /// Returns the error text, which for a client of another line includes the clients that work.
     pub fn message(self) -> &'static str {
         match self {
             Self::TransportUnknown => "Transport unknown",
@@ -149,7 +184,7 @@ impl HandshakeError {
             Self::BadMethod => "Bad handshake method",
             Self::BadRequest => "Bad request",
             Self::Forbidden => "Forbidden",
-            Self::UnsupportedVersion => {
+            Self::UnsupportedVersion | Self::NewerRevision(_) => {
                 "Unsupported protocol version: this server works with socket.io-client 1.x and 2.x (EIO=3)"
             }
         }
@@ -162,15 +197,29 @@ impl HandshakeError {
             | Self::SessionUnknown
             | Self::BadMethod
             | Self::BadRequest
-            | Self::UnsupportedVersion => 400,
+            | Self::UnsupportedVersion
+            | Self::NewerRevision(_) => 400,
         }
     }
 
-    /// The body of the refusal, `{"code":…,"message":…}`.
+    /// Returns the body of the refusal, `{"code":…,"message":…}`.
     pub fn to_json(self) -> String {
         let (code, message) = (self.code(), self.message());
         format!(r#"{{"code":{code},"message":"{message}"}}"#)
     }
+}
+
+/// Encodes the two packets from which a client of Engine.IO revision 4 and Socket.IO revision 5
+/// learns why it cannot connect: an open packet, and the refusal of its namespace. The client then
+/// stops retrying.
+///
+/// Calls `write_packet` with each of them: on a WebSocket they are two messages, in a polling body
+/// `\x1e` separates them.
+pub fn write_refusal_of_newer(sid: SessionId, mut write_packet: impl FnMut(&str)) {
+    write_packet(&format!(
+        r#"0{{"sid":"{sid}","upgrades":[],"pingInterval":25000,"pingTimeout":20000,"maxPayload":1000000}}"#
+    ));
+    write_packet(&format!(r#"44{{"message":"{}"}}"#, HandshakeError::UnsupportedVersion.message()));
 }
 
 impl OpenPacket {
@@ -196,7 +245,12 @@ impl OpenPacket {
 }
 
 impl ServerOpen {
-    /// Reads the data of an [`EnginePacket::Open`](super::EnginePacket::Open). Fields it does not know are ignored.
+    /// Decodes the data of an [`EnginePacket::Open`](super::EnginePacket::Open). Unknown fields are
+    /// ignored.
+    ///
+    /// # Errors
+    ///
+    /// The data is not the JSON of an open packet.
     pub fn decode(data: &str) -> Result<Self, ProtocolError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -235,6 +289,8 @@ mod tests {
         for (query, expected) in [
             ("EIO=3&transport=polling&t=NxYz", polling),
             ("EIO=3&transport=websocket", websocket),
+            ("transport=websocket", websocket),
+            ("transport=polling&b64=1", HandshakeQuery { base64: true, ..polling }),
             ("transport=websocket&EIO=3&&x&=y", websocket),
             ("EIO=3&transport=polling&b64=1", HandshakeQuery { base64: true, ..polling }),
             ("EIO=3&transport=polling&j=12", HandshakeQuery { jsonp: Some(12), ..polling }),
@@ -257,10 +313,13 @@ mod tests {
             ("EIO=3&transport=constructor", TransportUnknown),
             ("EIO=3&transport=Polling", TransportUnknown),
             ("EIO=3&transport=%ff%zz%", TransportUnknown),
-            ("transport=polling", UnsupportedVersion),
-            ("EIO=4&transport=polling", UnsupportedVersion),
+            ("EIO=&transport=polling", UnsupportedVersion),
+            ("EIO=2&transport=polling", UnsupportedVersion),
+            ("EIO=4&transport=polling", NewerRevision(TransportName::Polling)),
+            ("EIO=4&transport=polling&j=0", UnsupportedVersion),
+            ("EIO=4&transport=polling&sid=0123456789abcdef0123456789abcdef", UnsupportedVersion),
             ("EIO=03&transport=polling", UnsupportedVersion),
-            ("EIO=4&EIO=3&transport=websocket", UnsupportedVersion),
+            ("EIO=4&EIO=3&transport=websocket", NewerRevision(TransportName::WebSocket)),
             ("EIO=3&transport=polling&sid=", SessionUnknown),
             ("EIO=3&transport=polling&sid=__proto__", SessionUnknown),
             ("EIO=3&transport=polling&sid=01234567-89ab-cdef-0123-456789abcdef", SessionUnknown),
@@ -297,28 +356,29 @@ mod tests {
     }
 
     #[test]
+    fn newer_clients_are_refused_in_their_own_way() {
+        let mut packets = Vec::new();
+        write_refusal_of_newer(SID.parse().unwrap(), |packet| packets.push(packet.to_owned()));
+        let [open, refusal] = packets.as_slice() else { panic!("two packets: {packets:?}") };
+        assert!(ServerOpen::decode(open.strip_prefix('0').unwrap()).is_ok());
+        let refusal: serde_json::Value = serde_json::from_str(refusal.strip_prefix("44").unwrap()).unwrap();
+        assert_eq!(refusal["message"], HandshakeError::UnsupportedVersion.message());
+    }
+
+    #[test]
     fn session_ids() {
         let id: SessionId = SID.parse().unwrap();
         assert_eq!(id.to_string(), SID.to_lowercase());
         assert_eq!(format!("{id:?}"), "SessionId(01234567…)", "logs do not get the secret");
-        assert_ne!(SessionId::random(), SessionId::random());
-        let random = SessionId::random();
-        assert_eq!(random.to_string().parse(), Ok(random));
     }
 
-    /// They are as good as a password, and were once made of a clock and weak chance (CVE-2017-16031).
     #[test]
-    fn session_ids_cannot_be_guessed() {
-        let ids: Vec<u128> = (0..2000).map(|_| SessionId::random().0.as_u128()).collect();
-        let fixed = 0xf << 76 | 0x3 << 62;
-        for bit in (0..128).map(|bit| 1 << bit).filter(|bit| fixed & bit == 0) {
-            let set = ids.iter().filter(|id| *id & bit != 0).count();
-            assert!((800..1200).contains(&set), "bit {bit:x} is set in {set} of {}", ids.len());
-        }
-        for pair in ids.windows(2) {
-            let differ = (pair[0] ^ pair[1]).count_ones();
-            assert!(differ > 24, "{:x} and {:x}", pair[0], pair[1]);
-        }
+    fn session_ids_keep_122_random_bits() {
+        let zero = SessionId::from_random([0; 16]);
+        assert_eq!(zero.to_string().parse(), Ok(zero));
+        let bits = (0..128).map(|bit| 1_u128 << bit);
+        let lost = bits.filter(|bit| SessionId::from_random(bit.to_be_bytes()) == zero).fold(0, |lost, bit| lost | bit);
+        assert_eq!(lost, 0xf << 76 | 0x3 << 62, "only UUID version and variant are fixed");
     }
 
     #[test]

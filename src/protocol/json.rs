@@ -1,4 +1,4 @@
-//! The JSON part of a Socket.IO packet: an array whose elements are kept as they came.
+//! The JSON part of a Socket.IO packet: an array whose elements are kept unchanged.
 
 use super::ProtocolError;
 use serde::Deserialize;
@@ -6,11 +6,12 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::fmt;
 
-/// How deep arrays and objects of a packet may be nested. Ours need 3; a stack must not depend on a peer's brackets.
+/// The maximum nesting of arrays and objects in a packet. Events need 3; stack use must not depend
+/// on a peer's brackets.
 pub const MAX_DEPTH: usize = 64;
 
-/// How many elements the array of an event or acknowledgement may have, the event's name included. Ours have 2; a
-/// reference costs 16 bytes where the element may cost the peer 2.
+/// The maximum number of elements in the array of an event or acknowledgement, including the
+/// event's name. Events have 2; a reference costs 16 bytes where the element may cost the peer 2.
 pub const MAX_ARGUMENTS: usize = 64;
 
 /// Splits the JSON array `text` into its elements.
@@ -42,7 +43,7 @@ pub(super) fn check_placeholders(text: &str, attachments: usize) -> Result<(), P
     if walk.found > attachments { Err(ProtocolError::TooManyPlaceholders) } else { Ok(()) }
 }
 
-/// A raw value is skipped without recursion, however deep it is; but whoever reads it later may recurse.
+/// A raw value is skipped without recursion, however deep it is; but its later reader may recurse.
 fn check_depth(text: &str) -> Result<(), ProtocolError> {
     let mut depth = 0_usize;
     let mut bytes = text.bytes();
@@ -104,7 +105,7 @@ struct Walk {
     misplaced: bool,
 }
 
-/// What a value would mean as a member of a placeholder.
+/// The role of a value as a member of a placeholder.
 enum Member {
     True,
     Number(u64),

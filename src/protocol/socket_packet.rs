@@ -7,34 +7,34 @@ use std::borrow::Cow;
 use std::fmt;
 use std::num::NonZeroU8;
 
-/// How many binary attachments a packet may announce; one that announces none is not binary. No event of this project
-/// takes any, and 10 is what the reference parser allows by default since attachments were found to fill a server's
-/// memory (CVE-2026-33151).
+/// The maximum number of binary attachments that a packet may announce. Events of this project take
+/// none, and 10 is the default of the reference parser since attachments were found to exhaust a
+/// server's memory (CVE-2026-33151).
 pub const MAX_ATTACHMENTS: usize = 10;
 
 /// 2^53 has 16 digits.
 const MAX_ACK_DIGITS: usize = 16;
 const MAX_ACK_ID: u64 = 1 << 53;
 
-/// A namespace as a packet names it; `/` if the packet names none.
+/// A namespace in a packet; `/` if the packet has none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Namespace<'a> {
-    /// Begins with `/`; without the query.
+    /// Starts with `/`; without the query.
     pub path: &'a str,
-    /// What follows the `?`, undecoded. Clients of the 2.x line append theirs when they connect.
+    /// The text after the `?`, undecoded. Clients of the 2.x line append theirs when they connect.
     pub query: Option<&'a str>,
 }
 
-/// The id under which the sender of an event waits for its acknowledgement. It is echoed digit for digit, so leading
-/// zeros are kept.
+/// The id under which the sender of an event waits for its acknowledgement. It is echoed digit for
+/// digit, so leading zeros are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AckId {
-    /// At most 2^53, the largest integer a JavaScript client can count to.
+    /// At most 2^53, the largest integer that a JavaScript client can count to.
     value: u64,
     digits: NonZeroU8,
 }
 
-/// An event: its name and its arguments, each the JSON text that came.
+/// An event: its name and its arguments, each as unchanged JSON text.
 #[derive(Debug, Clone)]
 pub struct Event<'a> {
     pub name: Cow<'a, str>,
@@ -60,7 +60,11 @@ pub enum SocketPacket<'a> {
 }
 
 impl<'a> SocketPacket<'a> {
-    /// Reads the data of an engine message.
+    /// Decodes the data of an engine message.
+    ///
+    /// # Errors
+    ///
+    /// The packet is malformed, or exceeds a limit of arguments, attachments or nesting.
     pub fn decode(text: &'a str) -> Result<Self, ProtocolError> {
         let mut rest = text.chars();
         let kind = rest.next().ok_or(ProtocolError::EmptyPacket)?;
@@ -136,7 +140,8 @@ impl<'a> Namespace<'a> {
         self.path == Self::ROOT.path
     }
 
-    /// Takes the namespace off the front of `text`. Without a comma it reaches to the end, as in `0/admin`.
+    /// Splits the namespace off the front of `text`. Without a comma it extends to the end, as in
+    /// `0/admin`.
     fn split(text: &'a str) -> (Self, &'a str) {
         if !text.starts_with('/') {
             return (Self::ROOT, text);
@@ -150,7 +155,7 @@ impl<'a> Namespace<'a> {
 }
 
 impl AckId {
-    /// Takes the id, if there is one, off the front of `text`.
+    /// Splits the id, if there is one, off the front of `text`.
     fn split(text: &str) -> Result<(Option<Self>, &str), ProtocolError> {
         let (digits, rest) = split_digits(text);
         if digits.len() > MAX_ACK_DIGITS {
@@ -204,14 +209,14 @@ impl PartialEq for Event<'_> {
     }
 }
 
-/// Namespace, acknowledgement id and JSON of an event or acknowledgement.
+/// The namespace, acknowledgement id and JSON of an event or acknowledgement.
 fn head(text: &str) -> Result<(Namespace<'_>, Option<AckId>, &str), ProtocolError> {
     let (namespace, rest) = Namespace::split(text);
     let (ack, json) = AckId::split(rest)?;
     Ok((namespace, ack, json))
 }
 
-/// The namespace of a packet that carries nothing else.
+/// Returns the namespace of a packet that contains nothing else.
 fn bare(text: &str) -> Result<Namespace<'_>, ProtocolError> {
     let (namespace, rest) = Namespace::split(text);
     if rest.is_empty() { Ok(namespace) } else { Err(ProtocolError::UnexpectedData) }
@@ -247,7 +252,7 @@ fn write_head(out: &mut Vec<u8>, kind: u8, attachments: Option<usize>, namespace
     }
 }
 
-/// Appends a JSON array: the name, if there is one, and the arguments as they came.
+/// Appends a JSON array: the name, if there is one, and the unchanged arguments.
 fn write_array(out: &mut Vec<u8>, name: Option<&str>, args: &[&RawValue]) {
     out.push(b'[');
     if let Some(name) = name {

@@ -1,4 +1,4 @@
-//! Writers of whole engine packets for the hot path: straight into the buffer, nothing in between.
+//! Encoders of whole engine packets for the hot path, which write straight into the buffer.
 
 use super::AckId;
 use std::fmt;
@@ -11,6 +11,22 @@ pub fn write_event(out: &mut Vec<u8>, name: &str, payload: &str) {
     json_string(out, name);
     out.push(b',');
     out.extend_from_slice(payload.as_bytes());
+    out.push(b']');
+}
+
+/// Appends the event `42["name",payload,more…]`; `payload` and `more` are JSON.
+pub fn write_event_with(out: &mut Vec<u8>, name: &str, payload: &str, more: &str) {
+    write_event(out, name, payload);
+    out.pop();
+    out.push(b',');
+    out.extend_from_slice(more.as_bytes());
+    out.push(b']');
+}
+
+/// Appends the acknowledgement `43<ack>[value]`; `value` is JSON.
+pub fn write_ack_value(out: &mut Vec<u8>, ack: AckId, value: &str) {
+    display(out, format_args!("43{ack}["));
+    out.extend_from_slice(value.as_bytes());
     out.push(b']');
 }
 

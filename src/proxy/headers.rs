@@ -1,16 +1,17 @@
-//! Which headers pass the proxy, and what it adds to them.
-
-use std::net::IpAddr;
+//! The headers that the proxy forwards, and those that it adds.
 
 use actix_http::{
-    BoxedPayloadStream, Payload, RequestHead,
+    BoxedPayloadStream, Payload, RequestHead, Version,
     header::{self, HeaderMap, HeaderName, HeaderValue},
 };
 
-/// Headers that are between two neighbours and not for whoever is behind them (RFC 9110 §7.6.1), and the expectation that
-/// this server has already fulfilled when a request is forwarded.
-const HOP_BY_HOP: [HeaderName; 9] = [
+use crate::{forwarded::Forwarded, http::connection_options};
+
+/// Hop-by-hop headers (RFC 9110 §7.6.1), and the expectation that this server has already met when
+/// it forwards a request.
+const HOP_BY_HOP: [HeaderName; 10] = [
     header::CONNECTION,
+    HeaderName::from_static("http2-settings"),
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     header::PROXY_AUTHORIZATION,
@@ -21,81 +22,58 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     header::EXPECT,
 ];
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-
-/// The name under which one server passes requests on, so that it knows one that came back to it.
+/// The name that a server adds to `Via`, by which it recognises loops.
 #[derive(Debug, Clone)]
-pub(super) struct Via(HeaderValue);
+pub(super) struct Via(String);
 
 impl Via {
-    /// `instance` is in no other server's name.
+    /// Creates the name. `instance` is unique to this server.
     pub(super) fn new(instance: u64) -> Self {
-        let value = format!("1.1 flamenco-webupdates-{instance:016x}");
-        Self(HeaderValue::from_str(&value).expect("letters, digits, dots, dashes and spaces make a header"))
+        Self(format!("flamenco-webupdates-{instance:016x}"))
     }
 
-    /// Whether these are the headers of a request that this server has passed on before.
+    /// Returns whether this server has forwarded the request before.
     pub(super) fn is_in(&self, headers: &HeaderMap) -> bool {
         let name = self.0.as_bytes();
         headers.get_all(header::VIA).any(|value| value.as_bytes().windows(name.len()).any(|part| part == name))
     }
+
+    /// Returns the element that is added for a request with this HTTP version.
+    fn element(&self, version: Version) -> HeaderValue {
+        let version = if version < Version::HTTP_11 { "1.0" } else { "1.1" };
+        let element = HeaderValue::from_str(&format!("{version} {}", self.0));
+        element.expect("letters, digits, dots, dashes and spaces make a header")
+    }
 }
 
-/// The headers with which a browser's request goes on to the Manager. Its `Host` stays: it is what the browser knows the
-/// Manager by.
-pub(super) fn to_manager(head: &RequestHead, peer: Option<IpAddr>, is_tls: bool, via: &Via) -> HeaderMap {
+/// Returns the headers of a browser's request for the Manager. `Host` is kept, because the Manager
+/// sees the name that the browser used.
+pub(super) fn to_manager(head: &RequestHead, forwarded: &Forwarded, via: &Via) -> HeaderMap {
     let mut headers = head.headers().clone();
     drop_hop_by_hop(&mut headers);
-    if let Some(peer) = peer {
-        append_to_list(&mut headers, FORWARDED_FOR, &peer.to_string());
-    }
-    // A proxy before this one knows better.
-    if !headers.contains_key(FORWARDED_PROTO) {
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(if is_tls { "https" } else { "http" }));
-    }
-    if let (false, Some(host)) = (headers.contains_key(FORWARDED_HOST), headers.get(header::HOST).cloned()) {
-        headers.insert(FORWARDED_HOST, host);
-    }
-    headers.append(header::VIA, via.0.clone());
+    forwarded.write(&mut headers);
+    headers.append(header::VIA, via.element(head.version));
     headers
 }
 
-/// The headers of the Manager's answer that are for the browser.
+/// Returns the headers of the Manager's response for the browser.
 pub(super) fn to_browser(mut headers: HeaderMap) -> HeaderMap {
     drop_hop_by_hop(&mut headers);
     headers
 }
 
 fn drop_hop_by_hop(headers: &mut HeaderMap) {
-    if let Some(named) = named_by_connection(headers) {
-        for name in named {
-            headers.remove(name);
-        }
+    let named: Vec<HeaderName> = connection_options(headers).filter_map(|name| name.parse().ok()).collect();
+    // `Host` is end-to-end.
+    for name in named.into_iter().filter(|name| *name != header::HOST) {
+        headers.remove(name);
     }
     for name in HOP_BY_HOP {
         headers.remove(name);
     }
 }
 
-/// The names that the `Connection` headers list.
-fn named_by_connection(headers: &HeaderMap) -> Option<Vec<HeaderName>> {
-    let mut lists = headers.get_all(header::CONNECTION).filter_map(|value| value.to_str().ok()).peekable();
-    lists.peek()?;
-    Some(lists.flat_map(|list| list.split(',')).filter_map(|name| name.trim().parse().ok()).collect())
-}
-
-/// Adds an element to a header that is a list, in the one line that all readers understand.
-fn append_to_list(headers: &mut HeaderMap, name: HeaderName, element: &str) {
-    let before = headers.get_all(&name).filter_map(|value| value.to_str().ok());
-    let list: Vec<&str> = before.chain([element]).collect();
-    if let Ok(value) = HeaderValue::from_str(&list.join(", ")) {
-        headers.insert(name, value);
-    }
-}
-
-/// A request's body on its way through, and how it was framed.
+/// The body of a forwarded request, and its framing.
 pub(super) enum RequestBody {
     None,
     Sized(u64, Payload<BoxedPayloadStream>),
@@ -103,6 +81,15 @@ pub(super) enum RequestBody {
 }
 
 impl RequestBody {
+    /// Returns the number of bytes, as far as it is known, or the greatest number.
+    pub(super) fn len(&self) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::Sized(length, _) => *length,
+            Self::Chunked(_) => u64::MAX,
+        }
+    }
+
     pub(super) fn new(head: &RequestHead, body: Payload<BoxedPayloadStream>) -> Self {
         let headers = head.headers();
         let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.trim().parse().ok());
@@ -119,6 +106,7 @@ mod tests {
     use actix_http::{HttpMessage, Request};
 
     use super::*;
+    use crate::forwarded::Trust;
 
     fn request(headers: &[(&'static str, &'static str)]) -> Request {
         let mut request = Request::new();
@@ -135,10 +123,14 @@ mod tests {
         lines
     }
 
+    fn from_a_client(request: &Request) -> Forwarded {
+        Forwarded::of(request.head(), Some(([192, 0, 2, 7], 4711).into()), &Trust::default())
+    }
+
     const VIA: &str = "1.1 flamenco-webupdates-000000000000002a";
 
     #[test]
-    fn what_is_between_neighbours_stays_there() {
+    fn hop_by_hop_headers_are_not_forwarded() {
         let request = request(&[
             ("host", "farm:8081"),
             ("connection", "keep-alive, X-Mine"),
@@ -156,7 +148,7 @@ mod tests {
             ("cookie", "b=2"),
         ]);
         assert_eq!(
-            shown(&to_manager(request.head(), Some([192, 0, 2, 7].into()), false, &Via::new(42))),
+            shown(&to_manager(request.head(), &from_a_client(&request), &Via::new(42))),
             [
                 "authorization: Basic eDp5",
                 "cookie: a=1",
@@ -171,35 +163,12 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_before_this_one_is_believed_and_added_to() {
-        let request = request(&[
-            ("host", "farm"),
-            ("x-forwarded-for", "198.51.100.1"),
-            ("x-forwarded-for", "203.0.113.9"),
-            ("x-forwarded-host", "farm.example"),
-            ("x-forwarded-proto", "https"),
-            ("via", "1.1 nginx"),
-        ]);
-        assert_eq!(
-            shown(&to_manager(request.head(), Some([127, 0, 0, 1].into()), false, &Via::new(42))),
-            [
-                "host: farm",
-                &format!("via: {VIA}"),
-                "via: 1.1 nginx",
-                "x-forwarded-for: 198.51.100.1, 203.0.113.9, 127.0.0.1",
-                "x-forwarded-host: farm.example",
-                "x-forwarded-proto: https",
-            ]
-        );
-    }
-
-    #[test]
     fn a_request_that_comes_back_is_known() {
         let via = Via::new(42);
         let first = request(&[("via", "1.1 nginx")]);
         assert!(!via.is_in(first.headers()));
-        assert!(via.is_in(&to_manager(first.head(), None, false, &via)));
-        assert!(!Via::new(43).is_in(&to_manager(first.head(), None, false, &via)));
+        assert!(via.is_in(&to_manager(first.head(), &from_a_client(&first), &via)));
+        assert!(!Via::new(43).is_in(&to_manager(first.head(), &from_a_client(&first), &via)));
         assert!(via.is_in(request(&[("via", "1.1 a, 1.1 flamenco-webupdates-000000000000002a, 1.1 b")]).headers()));
     }
 

@@ -1,12 +1,13 @@
-//! WebSockets that are not ours, passed through to the Manager byte by byte.
+//! Tunnels proxied WebSockets to the Manager.
 
 use std::{pin::Pin, rc::Rc, time::Duration};
 
 use actix_codec::{AsyncRead, AsyncWrite, Framed};
 use actix_http::{
-    ConnectionType, HttpMessage, Request, Response, ResponseHead, StatusCode,
+    ConnectionType, Request, Response, ResponseHead, StatusCode,
     body::{BodySize, MessageBody},
-    h1, header,
+    h1,
+    header::{self, HeaderValue},
 };
 use bytes::Bytes;
 use futures_util::{SinkExt, future::poll_fn};
@@ -17,51 +18,57 @@ use super::{
     exchange::{self, Answer},
     headers::RequestBody,
 };
+use crate::{forwarded::Forwarded, http};
 
-/// How long the Manager may take to answer a request for another protocol.
+/// How long the Manager may take to answer an upgrade request.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 type Browser<S> = Framed<S, h1::Codec>;
 
-/// Serves a request to switch protocols, until either side ends the connection.
+/// Serves an upgrade request until either side ends the connection.
 pub(super) async fn tunnel<S>(
     upstream: &Rc<Upstream>,
     request: Request,
+    forwarded: &Forwarded,
     mut browser: Browser<S>,
 ) -> Result<(), actix_web::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let answered = actix_rt::time::timeout(ANSWER_TIMEOUT, open(upstream, &request)).await;
+    let answered = actix_rt::time::timeout(ANSWER_TIMEOUT, open(upstream, &request, forwarded)).await;
     match answered.unwrap_or(Err(ForwardError::Stalled)) {
         Ok((head, answer)) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
             connect(browser, head, answer).await?;
         }
         Ok((head, answer)) => {
             respond(&mut browser, head, answer).await?;
-            SinkExt::<h1::Message<(Response<()>, BodySize)>>::close(&mut browser).await?;
+            http::see_off(&mut browser.into_parts().io, http::LINGER).await;
         }
         Err(error) => {
             let mut head = ResponseHead::new(error.status());
-            head.headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain"));
+            head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
             respond(&mut browser, head, format!("{error}\n")).await?;
-            SinkExt::<h1::Message<(Response<()>, BodySize)>>::close(&mut browser).await?;
+            http::see_off(&mut browser.into_parts().io, http::LINGER).await;
         }
     }
     Ok(())
 }
 
-async fn open(upstream: &Rc<Upstream>, request: &Request) -> Result<(ResponseHead, Answer), ForwardError> {
-    let mut head = upstream.request_head(request.head(), request.peer_addr())?;
-    if let Some(protocol) = request.headers().get(header::UPGRADE) {
-        head.headers.insert(header::UPGRADE, protocol.clone());
-    }
+async fn open(
+    upstream: &Rc<Upstream>,
+    request: &Request,
+    forwarded: &Forwarded,
+) -> Result<(ResponseHead, Answer), ForwardError> {
+    let mut head = upstream.request_head(request.head(), forwarded)?;
+    // No other protocol that the client offers: over HTTP/2 it could send requests that this server
+    // never sees.
+    head.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     head.set_connection_type(ConnectionType::Upgrade);
     let stream = upstream.pool.connect().await?;
     exchange::exchange(&upstream.pool, stream, head, RequestBody::None).await
 }
 
-/// Both sides have switched: from now on bytes are just bytes.
+/// Copies bytes in both directions after the upgrade.
 async fn connect<S>(mut browser: Browser<S>, head: ResponseHead, answer: Answer) -> Result<(), actix_web::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -75,12 +82,12 @@ where
     parts.io.flush().await?;
     manager.write_all(&parts.read_buf).await?;
     manager.flush().await?;
-    // Whichever side ends it, and however: there is nobody left to tell.
+    // Either side may end it in any way; there is no peer left to notify.
     let _ = copy_bidirectional(&mut parts.io, &mut manager).await;
     Ok(())
 }
 
-/// Answers with what is no new protocol.
+/// Sends a response that is not an upgrade.
 async fn respond<S, B>(browser: &mut Browser<S>, head: ResponseHead, body: B) -> Result<(), actix_web::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,

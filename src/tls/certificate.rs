@@ -1,4 +1,5 @@
-//! The certificate of a listener. It can be read anew while the listener serves: whoever connects from then on sees the new one.
+//! The certificate of a listener. It can be reloaded while the listener serves; new connections use
+//! the new one.
 
 use std::{
     fmt, io,
@@ -17,27 +18,27 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-/// The one version of HTTP that is spoken here (RFC 7301 §6).
+/// The only HTTP version offered (RFC 7301 §6).
 const HTTP_1_1: &[u8] = b"http/1.1";
 
-/// Where a certificate and its key are, both as PEM.
+/// The paths of a certificate and its key, both PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Files {
-    /// The listener's own certificate first, then those that lead to an authority.
+    /// The listener's own certificate first, then its chain.
     pub certificate: PathBuf,
     pub key: PathBuf,
 }
 
-/// Why files are no certificate to show.
+/// Why files cannot be used as a certificate.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     #[error("cannot read the certificate file {}: {error}", path.display())]
     CertificateUnreadable { path: PathBuf, error: io::Error },
     #[error("cannot read the key file {}: {error}", path.display())]
     KeyUnreadable { path: PathBuf, error: io::Error },
-    #[error("the certificate file {} holds no certificate in PEM form", .0.display())]
+    #[error("the certificate file {} contains no PEM certificate", .0.display())]
     NoCertificate(PathBuf),
-    #[error("the key file {} holds no private key in PEM form that needs no password", .0.display())]
+    #[error("the key file {} contains no unencrypted PEM private key", .0.display())]
     NoKey(PathBuf),
     #[error("the key in {} does not belong to the certificate in {}", .0.key.display(), .0.certificate.display())]
     Mismatch(Files),
@@ -45,19 +46,28 @@ pub enum CertificateError {
     Unusable { files: Files, error: rustls::Error },
 }
 
-/// A certificate with its key, as they were when last read.
+/// A certificate with its key, as last loaded.
 pub struct Certificate {
     files: Files,
     current: RwLock<Arc<CertifiedKey>>,
 }
 
 impl Certificate {
+    /// Reads a certificate and its key.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read, or the certificate and the key do not belong together.
     pub fn read(files: Files) -> Result<Arc<Self>, CertificateError> {
         let current = RwLock::new(Arc::new(read(&files)?));
         Ok(Arc::new(Self { files, current }))
     }
 
-    /// Reads the files again. If that fails, the certificate stays what it was.
+    /// Reloads the files. If that fails, the certificate is unchanged.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
     pub fn read_again(&self) -> Result<(), CertificateError> {
         let read = Arc::new(read(&self.files)?);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = read;
@@ -68,7 +78,7 @@ impl Certificate {
         &self.files
     }
 
-    /// How a listener that shows this certificate speaks TLS: 1.2 or 1.3.
+    /// Returns the TLS configuration (1.2 and 1.3) of a listener with this certificate.
     pub(super) fn server_config(self: Arc<Self>) -> ServerConfig {
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
@@ -87,7 +97,7 @@ impl ResolvesServerCert for Certificate {
 }
 
 impl fmt::Debug for Certificate {
-    /// Without the key.
+    /// Omits the key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Certificate").field("files", &self.files).finish_non_exhaustive()
     }

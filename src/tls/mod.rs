@@ -1,11 +1,9 @@
-//! TLS, both ways: the certificates that this program shows, and those that it trusts.
+//! TLS for the listeners: the handshake and the certificates.
 
 mod accept;
 mod certificate;
-mod trust;
 
 pub use self::{
     accept::{Acceptor, accept_plain},
     certificate::{Certificate, CertificateError, Files},
-    trust::{connect, explain, trust},
 };

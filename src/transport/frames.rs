@@ -1,110 +1,78 @@
-//! WebSocket messages out of bytes: frames are taken apart, fragments put together, both bounded.
+//! Decodes bytes into WebSocket messages: parses frames and assembles fragments, both within
+//! limits.
 //!
-//! The only file that knows `actix-web-actors`, which is published as deprecated: its frame types come from `actix-http`, and
-//! this is where they would be taken from there.
+//! The only file that uses `actix-web-actors`, which is deprecated upstream. Its frame types come
+//! from `actix-http` and can be imported from there instead.
 
 use actix_codec::Decoder;
-use actix_http::ws::{Codec, Item};
-use actix_web_actors::ws::{Frame, ProtocolError};
+use actix_http::ws::Codec;
+use actix_web_actors::ws::ProtocolError;
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 
-use crate::disconnect::Disconnect;
+use crate::{
+    client::{self, Assembly, AssemblyError},
+    disconnect::Disconnect,
+};
 
-/// The longest header of a masked frame (RFC 6455 §5.2).
+/// The length of the longest header of a masked frame (RFC 6455 §5.2).
 const MAX_HEADER: usize = 14;
 
-/// What a client sent.
+/// A message or control frame from a client.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Message {
+pub(super) enum ClientMessage {
     Text(ByteString),
     Binary(Bytes),
     Ping(Bytes),
     Pong,
-    /// A piece of a message that is not complete yet.
+    /// A fragment of an incomplete message.
     Part,
     Close,
 }
 
-/// Puts a client's messages together. Holds memory only while a message is incomplete.
+/// Assembles a client's messages. Holds memory only while a message is incomplete.
 #[derive(Debug)]
 pub(super) struct Messages {
     codec: Codec,
-    max_message: usize,
     buffer: BytesMut,
-    partial: Option<Box<Partial>>,
-}
-
-#[derive(Debug)]
-struct Partial {
-    text: bool,
-    data: BytesMut,
+    assembly: Assembly,
 }
 
 impl Messages {
-    /// `max_message` bounds a whole message, in bytes.
+    /// Creates a decoder. `max_message` limits a whole message, in bytes.
     pub(super) fn new(max_message: usize) -> Self {
-        Self { codec: Codec::new().max_size(max_message), max_message, buffer: BytesMut::new(), partial: None }
+        let codec = Codec::new().max_size(max_message);
+        Self { codec, buffer: BytesMut::new(), assembly: Assembly::new(max_message) }
     }
 
-    /// Adds what was read.
+    /// Adds bytes that were read.
     pub(super) fn extend(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next message, if it is complete.
-    pub(super) fn next(&mut self) -> Result<Option<Message>, Disconnect> {
+    /// Returns the next message, if it is complete.
+    pub(super) fn next(&mut self) -> Result<Option<ClientMessage>, Disconnect> {
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
             return Ok(None);
         }
         let Some(frame) = self.codec.decode(&mut self.buffer).map_err(|error| disconnect(&error))? else {
             // The codec waits for a frame of any announced length.
-            if self.buffer.len() > self.max_message + MAX_HEADER || self.announced() > self.max_message as u64 {
+            let max_message = self.assembly.max_bytes();
+            if self.buffer.len() > max_message + MAX_HEADER || self.announced() > max_message as u64 {
                 return Err(Disconnect::MessageTooBig);
             }
             return Ok(None);
         };
-        self.assemble(frame).map(Some)
+        let message = self.assembly.take(frame).map_err(|error| match error {
+            AssemblyError::TooLong => Disconnect::MessageTooBig,
+            AssemblyError::NotBegun | AssemblyError::LongControl => Disconnect::ParseError,
+        })?;
+        ClientMessage::read(message).map(Some)
     }
 
-    fn assemble(&mut self, frame: Frame) -> Result<Message, Disconnect> {
-        Ok(match frame {
-            Frame::Text(data) => Message::Text(text(data)?),
-            Frame::Binary(data) => Message::Binary(data),
-            Frame::Ping(data) => Message::Ping(data),
-            Frame::Pong(_) => Message::Pong,
-            Frame::Close(_) => Message::Close,
-            Frame::Continuation(Item::FirstText(data)) => return self.begin(true, data),
-            Frame::Continuation(Item::FirstBinary(data)) => return self.begin(false, data),
-            Frame::Continuation(Item::Continue(data)) => {
-                self.append(&data)?;
-                Message::Part
-            }
-            Frame::Continuation(Item::Last(data)) => {
-                self.append(&data)?;
-                let Partial { text: is_text, data } = *self.partial.take().ok_or(Disconnect::ParseError)?;
-                if is_text { Message::Text(text(data.freeze())?) } else { Message::Binary(data.freeze()) }
-            }
-        })
-    }
-
-    fn begin(&mut self, text: bool, data: Bytes) -> Result<Message, Disconnect> {
-        self.partial = Some(Box::new(Partial { text, data: BytesMut::new() }));
-        self.append(&data)?;
-        Ok(Message::Part)
-    }
-
-    fn append(&mut self, data: &[u8]) -> Result<(), Disconnect> {
-        let partial = self.partial.as_mut().ok_or(Disconnect::ParseError)?;
-        if partial.data.len() + data.len() > self.max_message {
-            return Err(Disconnect::MessageTooBig);
-        }
-        partial.data.extend_from_slice(data);
-        Ok(())
-    }
-
-    /// The payload length that an incomplete frame announces (RFC 6455 §5.2), as far as it is there.
+    /// Returns the payload length that an incomplete frame announces (RFC 6455 §5.2), once it is
+    /// known.
     fn announced(&self) -> u64 {
         match *self.buffer {
             [_, length, a, b, ..] if length & 0x7f == 126 => u64::from(u16::from_be_bytes([a, b])),
@@ -117,8 +85,17 @@ impl Messages {
     }
 }
 
-fn text(data: Bytes) -> Result<ByteString, Disconnect> {
-    ByteString::try_from(data).map_err(|_| Disconnect::ParseError)
+impl ClientMessage {
+    fn read(message: client::Message) -> Result<Self, Disconnect> {
+        Ok(match message {
+            client::Message::Text(data) => Self::Text(ByteString::try_from(data).map_err(|_| Disconnect::ParseError)?),
+            client::Message::Binary(data) => Self::Binary(data),
+            client::Message::Ping(data) => Self::Ping(data),
+            client::Message::Pong => Self::Pong,
+            client::Message::Part => Self::Part,
+            client::Message::Close(_) => Self::Close,
+        })
+    }
 }
 
 fn disconnect(error: &ProtocolError) -> Disconnect {
@@ -129,7 +106,7 @@ fn disconnect(error: &ProtocolError) -> Disconnect {
 mod tests {
     use super::*;
 
-    /// A masked frame, as a client sends it.
+    /// Encodes a masked frame, as clients send it.
     fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
         let mask = [0x37, 0xfa, 0x21, 0x3d];
         let mut bytes = vec![first];
@@ -145,11 +122,11 @@ mod tests {
         bytes
     }
 
-    fn all(messages: &mut Messages) -> Result<Vec<Message>, Disconnect> {
+    fn all(messages: &mut Messages) -> Result<Vec<ClientMessage>, Disconnect> {
         std::iter::from_fn(|| messages.next().transpose()).collect()
     }
 
-    fn read(bytes: &[u8]) -> Result<Vec<Message>, Disconnect> {
+    fn read(bytes: &[u8]) -> Result<Vec<ClientMessage>, Disconnect> {
         let mut messages = Messages::new(100);
         messages.extend(bytes);
         all(&mut messages)
@@ -166,11 +143,11 @@ mod tests {
         ]
         .concat();
         let expected = vec![
-            Message::Text("one".into()),
-            Message::Part,
-            Message::Ping(Bytes::from_static(b"ping")),
-            Message::Text("two".into()),
-            Message::Binary(Bytes::from_static(b"\x04\xff")),
+            ClientMessage::Text("one".into()),
+            ClientMessage::Part,
+            ClientMessage::Ping(Bytes::from_static(b"ping")),
+            ClientMessage::Text("two".into()),
+            ClientMessage::Binary(Bytes::from_static(b"\x04\xff")),
         ];
         assert_eq!(read(&bytes).as_ref(), Ok(&expected));
         let mut messages = Messages::new(100);
@@ -180,11 +157,11 @@ mod tests {
             one_by_one.extend(all(&mut messages).unwrap());
         }
         assert_eq!(one_by_one, expected);
-        assert_eq!(messages.buffer.capacity(), 0, "nothing is held while nothing is incomplete");
+        assert_eq!(messages.buffer.capacity(), 0, "no memory is held between messages");
     }
 
     #[test]
-    fn what_is_too_big_is_refused_before_it_is_there() {
+    fn an_oversized_message_is_refused_before_it_arrives() {
         let announced = [0x81, 0xff, 0, 0, 0, 0, 0x40, 0, 0, 0, 1, 2, 3, 4];
         assert_eq!(read(&announced), Err(Disconnect::MessageTooBig));
         assert_eq!(read(&frame(0x81, &[b'x'; 101])), Err(Disconnect::MessageTooBig));
@@ -194,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_websocket_is_refused() {
+    fn invalid_frames_are_refused() {
         for (what, bytes) in [
             ("unmasked", vec![0x81, 1, b'x']),
             ("not UTF-8", frame(0x81, b"\xff")),
@@ -207,11 +184,16 @@ mod tests {
         ] {
             assert_eq!(read(&bytes), Err(Disconnect::ParseError), "{what}");
         }
+        for first in [0x89, 0x8a] {
+            let mut messages = Messages::new(1000);
+            messages.extend(&frame(first, &[b'x'; 126]));
+            assert_eq!(all(&mut messages), Err(Disconnect::ParseError), "a long control frame");
+        }
     }
 
     #[test]
     fn a_character_may_be_split_between_fragments() {
         let bytes = [frame(0x01, b"\xf0\x9f"), frame(0x80, b"\x8e\xac")].concat();
-        assert_eq!(read(&bytes), Ok(vec![Message::Part, Message::Text("🎬".into())]));
+        assert_eq!(read(&bytes), Ok(vec![ClientMessage::Part, ClientMessage::Text("🎬".into())]));
     }
 }

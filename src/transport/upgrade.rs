@@ -1,28 +1,31 @@
-//! A WebSocket on which a polling client tries whether it can move there, and then does.
+//! The transport upgrade: a WebSocket on which a polling client first probes the transport and then
+//! moves to it.
 
 use std::{future::poll_fn, pin::Pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
 
 use tokio::io::{AsyncWriteExt, ReadBuf};
 
 use super::{
-    frames::{Message, Messages},
+    frames::{ClientMessage, Messages},
     polling::Probe,
-    websocket::{self, Opened, Stream},
+    websocket::{self, Opened, SessionStream},
     worker::Worker,
 };
-use crate::{actors::Hub, clock, frame::Frame, protocol::EnginePacket, session::Rate};
+use crate::{actors::Hub, clock, frame::Frame, protocol::EnginePacket, session_state::Rate};
 
-/// How long a client may take to move. Its polling session stays as it is if it does not.
+/// How long a client may take to move. Otherwise its polling session continues unchanged.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often a waiting poll is released: the client may have begun another one before it knew that it can move.
+/// How often a waiting poll is released. The client may have sent another one before it knew that
+/// it can move.
 const RELEASE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What a client says to try a transport, and hears if it works.
+/// The payload of the probe ping and pong.
 const PROBE: &str = "probe";
 
-/// Serves a WebSocket that was opened for a polling session: as that session's, once the client says so.
-pub(super) async fn serve<S: Stream>(hub: Arc<Hub>, worker: Rc<Worker>, mut opened: Opened<S>, probe: Probe) {
+/// Serves a WebSocket that was opened for a polling session, and takes the session over once the
+/// client sends an upgrade packet.
+pub(super) async fn serve<S: SessionStream>(hub: Arc<Hub>, worker: Rc<Worker>, mut opened: Opened<S>, probe: Probe) {
     let outcome = actix_rt::time::timeout(PROBE_TIMEOUT, run(&hub, &worker, &mut opened, &probe)).await;
     if let Ok(Some(Moved)) = outcome {
         websocket::take_over(&hub, &worker, opened, probe);
@@ -31,8 +34,8 @@ pub(super) async fn serve<S: Stream>(hub: Arc<Hub>, worker: Rc<Worker>, mut open
 
 struct Moved;
 
-/// `None` if the client goes, or says anything else.
-async fn run<S: Stream>(hub: &Hub, worker: &Worker, opened: &mut Opened<S>, probe: &Probe) -> Option<Moved> {
+/// Returns `None` if the client leaves, or sends any other packet.
+async fn run<S: SessionStream>(hub: &Hub, worker: &Worker, opened: &mut Opened<S>, probe: &Probe) -> Option<Moved> {
     let Opened { stream, greeting, messages } = opened;
     write(stream, &std::mem::take(greeting)).await?;
     let mut release = actix_rt::time::interval(RELEASE_INTERVAL);
@@ -48,11 +51,11 @@ async fn run<S: Stream>(hub: &Hub, worker: &Worker, opened: &mut Opened<S>, prob
                 return None;
             }
         };
-        if !heard.allows(hub.rules.max_messages_per_second, clock::now()) {
+        if !heard.allows(hub.rules.options.max_messages_per_second, clock::now()) {
             return None;
         }
         let answer = match message {
-            Message::Text(text) => match EnginePacket::decode_text(&text) {
+            ClientMessage::Text(text) => match EnginePacket::decode_text(&text) {
                 Ok(EnginePacket::Ping(PROBE)) => {
                     probed = true;
                     Frame::text(clock::now(), |out| EnginePacket::Pong(PROBE).encode_text(out))
@@ -60,21 +63,21 @@ async fn run<S: Stream>(hub: &Hub, worker: &Worker, opened: &mut Opened<S>, prob
                 Ok(EnginePacket::Upgrade) => return Some(Moved),
                 Ok(_) | Err(_) => return None,
             },
-            Message::Ping(data) => Frame::websocket_pong(clock::now(), &data),
-            Message::Pong | Message::Part => continue,
-            Message::Binary(_) | Message::Close => return None,
+            ClientMessage::Ping(data) => Frame::websocket_pong(clock::now(), &data),
+            ClientMessage::Pong | ClientMessage::Part => continue,
+            ClientMessage::Binary(_) | ClientMessage::Close => return None,
         };
         write(stream, answer.websocket()).await?;
     }
 }
 
-async fn write<S: Stream>(stream: &mut S, bytes: &[u8]) -> Option<()> {
+async fn write<S: SessionStream>(stream: &mut S, bytes: &[u8]) -> Option<()> {
     stream.write_all(bytes).await.ok()?;
     stream.flush().await.ok()
 }
 
-/// The client's next message; `None` if there will be none.
-async fn next<S: Stream>(worker: &Worker, stream: &mut S, messages: &mut Messages) -> Option<Message> {
+/// Returns the client's next message, or `None` at the end of the stream.
+async fn next<S: SessionStream>(worker: &Worker, stream: &mut S, messages: &mut Messages) -> Option<ClientMessage> {
     loop {
         if let Some(message) = messages.next().ok()? {
             return Some(message);

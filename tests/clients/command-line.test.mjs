@@ -16,7 +16,7 @@ describe('help and version', () => {
   test('--version', async () => {
     const { code, stdout, stderr } = await run(['--version']);
     assert.deepEqual([code, stderr], [0, '']);
-    assert.match(stdout, /^flamenco-webupdates \d+\.\d+\.\d+\n$/);
+    assert.match(stdout, /^flamenco-webupdates \d+\.\d+\.\d+\ncommit: .+\ncompiler: rustc .+\ntarget: .+\nfeatures: .+\n$/);
   });
 
   test('--help names the commands', async () => {

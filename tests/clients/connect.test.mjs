@@ -191,7 +191,7 @@ describe('origins', () => {
     await connect(t, server, server.browsers.origin);
     for (const origin of ['http://evil.example', 'null', `http://evil.example:${server.browsers.port}`]) {
       const answer = await refusedUpgrade(server, HANDSHAKE, { headers: { origin } });
-      assert.deepEqual([answer.status, answer.json], [403, { code: 4, message: 'Forbidden' }], origin);
+      assert.deepEqual([answer.status, answer.json], [403, { code: 4, message: 'Forbidden', reason: '--allow-origin lets pages of this origin in' }], origin);
     }
   });
 

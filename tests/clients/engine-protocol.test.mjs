@@ -39,7 +39,7 @@ describe('handshake over polling', () => {
   test('opens a session', async () => assertOpen(await open(), ['websocket']));
 
   for (const [what, query] of [
-    ['no EIO', { EIO: '' }], ['an EIO that is none', { EIO: 'abc' }], ['no transport', { transport: '' }], ['an unknown transport', { transport: 'abc' }],
+    ['an empty EIO', { EIO: '' }], ['an EIO that is none', { EIO: 'abc' }], ['no transport', { transport: '' }], ['an unknown transport', { transport: 'abc' }],
   ]) {
     test(`with ${what} is refused`, async () => {
       assert.equal((await polling(query)).status, 400);

@@ -1,9 +1,9 @@
-//! A browser, as far as the server can tell.
+//! A browser, as the server sees it.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use flamenco_webupdates::{
-    client::{Address, Client, Disconnect, Incoming, Limits},
+    client::{Address, Client, ConnectionEnd, Incoming, Limits},
     clock,
 };
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use super::server::PATIENCE;
 
 pub(super) struct Browser {
     client: Client,
-    /// Everything that was told and not asked for yet.
+    /// The events that were received and not taken yet.
     events: Vec<(String, Value)>,
 }
 
@@ -32,12 +32,46 @@ impl Browser {
         assert_eq!(self.ask("unsubscribe", kind, uuid).await, "ok");
     }
 
+    /// Subscribes; the acknowledgement, and how long it took.
+    pub(super) async fn try_subscribe(&mut self, kind: &str, uuid: Option<&str>) -> (String, Duration) {
+        let start = clock::now();
+        let answer = self.ask("subscribe", kind, uuid).await;
+        (answer, start.elapsed())
+    }
+
+    /// Subscribes to many rooms at once; the acknowledgements, in their order.
+    pub(super) async fn subscribe_all(&mut self, kind: &str, uuids: impl IntoIterator<Item = String>) -> Vec<String> {
+        let ask =
+            |uuid| self.client.emit_with_ack("/subscription", &json!({"op": "subscribe", "type": kind, "uuid": uuid}));
+        let mut asked: HashMap<u64, usize> = HashMap::new();
+        for (index, id) in uuids.into_iter().map(ask).enumerate() {
+            asked.insert(id.unwrap(), index);
+        }
+        let mut answers = vec![String::new(); asked.len()];
+        while !asked.is_empty() {
+            match self.incoming().await.unwrap() {
+                Incoming::Ack { id, args } => {
+                    if let Some(index) = asked.remove(&id) {
+                        answers[index] = serde_json::from_str(args[0].get()).unwrap();
+                    }
+                }
+                Incoming::Event { name, args } => self.keep(name, &args),
+            }
+        }
+        answers
+    }
+
     async fn ask(&mut self, op: &str, kind: &str, uuid: Option<&str>) -> String {
         let mut argument = json!({"op": op, "type": kind});
         if let Some(uuid) = uuid {
             argument["uuid"] = uuid.into();
         }
-        let asked = self.client.emit_with_ack("/subscription", &argument).unwrap();
+        self.answer("/subscription", &argument).await
+    }
+
+    /// Emits an event and returns the acknowledgement.
+    async fn answer(&mut self, name: &str, argument: &Value) -> String {
+        let asked = self.client.emit_with_ack(name, argument).unwrap();
         loop {
             match self.incoming().await.unwrap() {
                 Incoming::Ack { id, args } if id == asked => return serde_json::from_str(args[0].get()).unwrap(),
@@ -47,8 +81,9 @@ impl Browser {
         }
     }
 
-    pub(super) fn chat(&mut self, name: &str, text: &str) {
-        self.client.emit("/chat", &json!({"name": name, "text": text})).unwrap();
+    /// Sends a chat message and returns the acknowledgement.
+    pub(super) async fn chat(&mut self, name: &str, text: &str) -> String {
+        self.answer("/chat", &json!({"name": name, "text": text})).await
     }
 
     /// The next event under this name; others are kept.
@@ -78,13 +113,13 @@ impl Browser {
         }
     }
 
-    /// Everything that was told and not asked for yet, in its order.
+    /// Returns the events that were received and not taken yet, in order.
     pub(super) fn take_all(&mut self) -> Vec<(String, Value)> {
         std::mem::take(&mut self.events)
     }
 
     /// Why the server ended the connection.
-    pub(super) async fn end(&mut self) -> Disconnect {
+    pub(super) async fn end(&mut self) -> ConnectionEnd {
         loop {
             match self.incoming().await {
                 Ok(_) => {}
@@ -101,7 +136,7 @@ impl Browser {
         }
     }
 
-    async fn incoming(&mut self) -> Result<Incoming, Disconnect> {
+    async fn incoming(&mut self) -> Result<Incoming, ConnectionEnd> {
         actix_rt::time::timeout(PATIENCE, self.client.next()).await.expect("something comes")
     }
 

@@ -1,20 +1,6 @@
 //! In front of real Managers of both generations.
-//!
-//! The program that starts them comes from the variable `FLAMENCO_FARM`.
 
-use std::{
-    collections::HashMap,
-    fs::Permissions,
-    io::Write,
-    os::unix::fs::PermissionsExt,
-    path::PathBuf,
-    process::Command,
-    sync::{
-        Once,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use futures_util::future::{join, join_all};
 use serde_json::{Value, json};
@@ -22,110 +8,29 @@ use tokio::sync::Mutex;
 
 use super::{
     browser::Browser,
+    crowds::crowd,
+    real::{Farm, api, program, tasks, text},
     server::{Server, until},
 };
 
 /// Two farms are as many as a machine of two cores carries beside the other tests.
 static ONE_TEST_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
-/// What a farm's workers need of ffmpeg: it tells its version and makes the file that its last argument names.
-const FFMPEG: &str = r#"#!/bin/sh
-for last; do :; done
-case "$last" in
-    -version) printf 'ffmpeg version 7.0 stand-in\nbuilt of\nnothing\n' ;;
-    *) echo video > "$last" ;;
-esac
-"#;
-
 /// Plays `scenario` in front of a farm of each generation, both at once: most of the time their workers wait. Without a
 /// program that starts them it says so and plays nothing.
 async fn with_both_generations(workers: u32, scenario: impl AsyncFn(&Farm, &Server)) {
-    static SAID: Once = Once::new();
-    let Ok(program) = std::env::var("FLAMENCO_FARM") else {
-        SAID.call_once(|| {
-            // Written straight to where it is not captured.
-            let _ = writeln!(
-                std::io::stderr(),
-                "left out: the tests with real Flamenco Managers; set FLAMENCO_FARM to the program that starts them"
-            );
-        });
-        return;
-    };
+    let Some(program) = program() else { return };
     let _one = ONE_TEST_AT_A_TIME.lock().await;
     let play = async |generation| {
-        let farm = Farm::start(&program, generation, workers).await;
+        let farm = Farm::start(&program, generation, workers, &[]).await;
         let server = Server::before(&farm.url, &[]).await;
         scenario(&farm, &server).await;
     };
     join(play("3.9"), play("3.0")).await;
 }
 
-/// A real farm. Dropping it stops it.
-struct Farm {
-    program: String,
-    generation: &'static str,
-    folder: PathBuf,
-    url: String,
-}
-
-impl Farm {
-    async fn start(program: &str, generation: &'static str, workers: u32) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = std::env::temp_dir().join(format!("webupdates-farm-{}-{number}", std::process::id()));
-        let tools = folder.join("tools");
-        std::fs::create_dir_all(&tools).unwrap();
-        std::fs::write(tools.join("ffmpeg"), FFMPEG).unwrap();
-        std::fs::set_permissions(tools.join("ffmpeg"), Permissions::from_mode(0o755)).unwrap();
-        let mut farm = Self { program: program.to_owned(), generation, folder, url: String::new() };
-        let folder = farm.folder.display().to_string();
-        farm.url = farm.run(&["start", &folder, "--generation", generation, "--workers", &workers.to_string()]).await;
-        farm
-    }
-
-    async fn run(&self, arguments: &[&str]) -> String {
-        let mut command = Command::new(&self.program);
-        let path = std::env::var("PATH").unwrap_or_default();
-        command.args(arguments).env("PATH", format!("{}:{path}", self.folder.join("tools").display()));
-        let output = actix_rt::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    }
-
-    /// Submits a job through the server; its id.
-    async fn submit(&self, server: &Server, job: &[&str]) -> String {
-        self.run(&[&["job", &server.browsers], job].concat()).await
-    }
-
-    async fn restart(&self) {
-        self.run(&["restart", &self.folder.display().to_string()]).await;
-    }
-}
-
-impl Drop for Farm {
-    fn drop(&mut self) {
-        let _ = Command::new(&self.program).args(["stop", &self.folder.display().to_string()]).status();
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
-}
-
-/// What the Manager answers, through the server.
-async fn api(server: &Server, path: &str) -> Value {
-    let url = format!("{}{path}", server.browsers);
-    let body = awc::Client::new().get(url).send().await.unwrap().body().limit(1 << 24).await.unwrap();
-    serde_json::from_slice(&body).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&body).into_owned()))
-}
-
-async fn tasks(server: &Server, job: &str) -> Vec<Value> {
-    api(server, &format!("/api/v3/jobs/{job}/tasks")).await["tasks"].as_array().unwrap().clone()
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_else(|| panic!("{value} is no text"))
-}
-
 #[actix_rt::test]
-async fn a_job_is_told_from_its_beginning_to_its_end() {
+async fn a_job_is_published_from_its_beginning_to_its_end() {
     with_both_generations(1, async |farm, server| {
         let mut browser = Browser::connect(&server.address()).await;
         browser.subscribe("allWorkers", None).await;
@@ -160,30 +65,93 @@ async fn a_job_is_told_from_its_beginning_to_its_end() {
     .await;
 }
 
-/// Follows a log from the beginning to the end, and compares with the file.
+/// Opens the page of a new job and of its task's log, which works until it is done: each line of the log has to arrive once, and the
+/// task's update.
+async fn watch_a_render(farm: &Farm, server: &Server) {
+    let mut browser = Browser::connect(&server.address()).await;
+    // One task keeps the worker busy, so that the others wait until somebody looks.
+    farm.submit(server, &["sleep", "--tasks", "1", "--seconds", "4"]).await;
+    let job = farm.submit(server, &["blender", "--frames", "1-6", "--chunk", "6"]).await;
+    let task = text(&tasks(server, &job).await[0]["id"]).to_owned();
+    assert!(browser.subscribe("job", Some(&job)).await < Duration::from_millis(900));
+    assert!(browser.subscribe("tasklog", Some(&task)).await < Duration::from_millis(900));
+    browser.next_where("/task", |update| update["id"] == *task && update["status"] == "completed").await;
+    let info = api(server, &format!("/api/v3/tasks/{task}/log")).await;
+    let file = api(server, text(&info["url"])).await;
+    let last = text(&file).lines().rfind(|line| line.contains("Blender quit")).unwrap().to_owned();
+    let mut log = String::new();
+    while !log.contains(&last) {
+        log.push_str(text(&browser.next("/tasklog").await["log"]));
+    }
+    let of_blender = |log: &str| -> Vec<String> {
+        log.lines().filter(|line| line.contains("Fra:") || line.contains("Saved:")).map(str::to_owned).collect()
+    };
+    assert_eq!(of_blender(&log), of_blender(text(&file)), "{}", farm.generation);
+    assert_eq!(of_blender(&log).len(), 6 * 4);
+}
+
 #[actix_rt::test]
 async fn no_line_of_a_log_is_lost_or_doubled() {
+    with_both_generations(1, watch_a_render).await;
+}
+
+#[actix_rt::test]
+async fn a_page_stays_live_while_others_ask_for_thousands_of_rooms() {
     with_both_generations(1, async |farm, server| {
+        server.until_relay("connected").await;
+        let logs = crowd(server, 11, "tasklog").await;
+        let jobs = crowd(server, 3, "job").await;
+        watch_a_render(farm, server).await;
+        drop((logs, jobs));
+        let job = farm.submit(server, &["sleep", "--tasks", "1", "--seconds", "0"]).await;
         let mut browser = Browser::connect(&server.address()).await;
-        // One task keeps the worker busy, so that the others wait until somebody looks.
-        farm.submit(server, &["sleep", "--tasks", "1", "--seconds", "4"]).await;
-        let job = farm.submit(server, &["blender", "--frames", "1-6", "--chunk", "6"]).await;
-        let task = text(&tasks(server, &job).await[0]["id"]).to_owned();
-        browser.subscribe("job", Some(&job)).await;
-        browser.subscribe("tasklog", Some(&task)).await;
-        browser.next_where("/task", |update| update["id"] == *task && update["status"] == "completed").await;
-        let info = api(server, &format!("/api/v3/tasks/{task}/log")).await;
-        let file = api(server, text(&info["url"])).await;
-        let last = text(&file).lines().rfind(|line| line.contains("Blender quit")).unwrap().to_owned();
-        let mut log = String::new();
-        while !log.contains(&last) {
-            log.push_str(text(&browser.next("/tasklog").await["log"]));
-        }
-        let of_blender = |log: &str| -> Vec<String> {
-            log.lines().filter(|line| line.contains("Fra:") || line.contains("Saved:")).map(str::to_owned).collect()
+        assert!(browser.subscribe("job", Some(&job)).await < Duration::from_millis(900));
+        browser.next_where("/task", |update| update["status"] == "completed").await;
+        let stats = server.stats().await;
+        assert_eq!(stats["relay"]["connections"], 1, "the Manager keeps the link: {stats}");
+        assert_eq!(stats["sources"]["relay"]["state"], "connected");
+    })
+    .await;
+}
+
+/// Submits jobs whose tasks together are as many; the jobs with their tasks.
+async fn submit_many(farm: &Farm, server: &Server, jobs: usize, tasks_each: usize) -> Vec<(String, Vec<String>)> {
+    let mut all = Vec::new();
+    for _ in 0..jobs {
+        let job = farm.submit(server, &["sleep", "--tasks", &tasks_each.to_string(), "--seconds", "3600"]).await;
+        let tasks = tasks(server, &job).await.iter().map(|task| text(&task["id"]).to_owned()).collect();
+        all.push((job, tasks));
+    }
+    all
+}
+
+#[actix_rt::test]
+async fn thousands_of_pages_that_come_back_at_once_are_all_supplied() {
+    with_both_generations(1, async |farm, server| {
+        let jobs = submit_many(farm, server, 20, 99).await;
+        let open = async |(job, tasks): &(String, Vec<String>)| {
+            let mut browser = Browser::connect(&server.address()).await;
+            browser.subscribe("job", Some(job)).await;
+            browser.subscribe_all("tasklog", tasks.iter().cloned()).await;
+            browser
         };
-        assert_eq!(of_blender(&log), of_blender(text(&file)), "{}", farm.generation);
-        assert_eq!(of_blender(&log).len(), 6 * 4);
+        let mut browsers = join_all(jobs.iter().map(open)).await;
+        // The relay comes back to the Manager with all rooms, while the pages subscribe to them again.
+        farm.restart().await;
+        server.until_relay("connected").await;
+        let are_supplied = async || {
+            let ask = async |(browser, (job, tasks)): (&mut Browser, &(String, Vec<String>))| {
+                let answers = browser.subscribe_all("tasklog", tasks.iter().cloned()).await;
+                browser.try_subscribe("job", Some(job)).await.0 == "ok" && answers.iter().all(|answer| answer == "ok")
+            };
+            join_all(browsers.iter_mut().zip(&jobs).map(ask)).await.into_iter().all(|is_supplied| is_supplied)
+        };
+        until("all rooms to be supplied", are_supplied).await;
+        let stats = server.stats().await;
+        assert_eq!(stats["relay"]["connections"], 2, "the Manager keeps the second link: {stats}");
+        // A loaded Manager may take longer than a look-up waits: such a room is looked up again.
+        let all = async || server.stats().await["relay"]["rooms"]["supplied"] == 20 * 101;
+        until("the statistics to show every room as supplied", all).await;
     })
     .await;
 }
@@ -206,7 +174,7 @@ async fn the_manager_restarts_under_its_browsers() {
     .await;
 }
 
-/// What a browser believes after all that it was told.
+/// The state of the farm as a browser shows it after all events.
 #[derive(Default)]
 struct Belief {
     jobs: HashMap<String, String>,
@@ -240,7 +208,7 @@ async fn two_hundred_browsers_end_with_what_the_manager_says() {
             let is_over = async || api(server, &format!("/api/v3/jobs/{job}")).await["status"] == "completed";
             until("all jobs to be completed", is_over).await;
         }
-        // What is told after this was told after all that.
+        // Events that arrive after this one were published after all that.
         let end = farm.submit(server, &["sleep", "--tasks", "1", "--seconds", "0", "--name", "end"]).await;
         let mut truth = HashMap::new();
         for job in jobs {

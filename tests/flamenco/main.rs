@@ -8,9 +8,16 @@
 )]
 
 mod browser;
+mod crowds;
 mod farm;
 mod gaps;
+mod grace;
+mod http;
+#[allow(dead_code, reason = "shared with the other tests of the program")]
+#[path = "../support/program.rs"]
+mod program;
 mod proxy;
+mod real;
 mod relay;
 mod server;
 mod stand_in;

@@ -1,4 +1,4 @@
-//! A Manager that does what a test tells it to: API, files and live connection, as far as the server uses them.
+//! A Manager that a test controls: API, files and live connection, as far as the server uses them.
 
 use std::{
     cell::{Cell, RefCell},
@@ -37,8 +37,14 @@ pub(super) struct State {
     pub(super) logs: RefCell<HashMap<String, Vec<u8>>>,
     /// Whether subscriptions are acknowledged.
     pub(super) acknowledges: Cell<bool>,
+    /// What subscriptions to jobs and logs are answered.
+    pub(super) answer: Cell<&'static str>,
     /// Whether what comes over live connections is read.
     pub(super) reads: Cell<bool>,
+    /// Whether workers can be listed.
+    pub(super) lists: Cell<bool>,
+    /// Whether live connections end as soon as they are made.
+    pub(super) drops: Cell<bool>,
     /// How long nothing may come over a live connection, in milliseconds.
     pub(super) ping_timeout: Cell<u32>,
     /// What was asked, method and path, and what was subscribed to.
@@ -91,7 +97,10 @@ impl StandIn {
             farm: RefCell::new(Some("idle")),
             logs: RefCell::default(),
             acknowledges: Cell::new(true),
+            answer: Cell::new("ok"),
             reads: Cell::new(true),
+            drops: Cell::new(false),
+            lists: Cell::new(true),
             ping_timeout: Cell::new(60_000),
             asked: RefCell::default(),
             links: RefCell::default(),
@@ -127,7 +136,7 @@ impl StandIn {
         self.listen().await;
     }
 
-    /// Sends an event to everyone who is connected.
+    /// Sends an event to all connected clients.
     pub(super) async fn emit(&self, name: &str, payload: &Value) {
         self.send(Message::Text(format!("42{}", json!([name, payload])).into())).await;
     }
@@ -146,6 +155,11 @@ impl StandIn {
 
     pub(super) fn was_asked(&self, what: &str) -> usize {
         self.state.asked.borrow().iter().filter(|asked| asked.as_str() == what).count()
+    }
+
+    /// How often anything that begins like this was asked.
+    pub(super) fn was_asked_like(&self, beginning: &str) -> usize {
+        self.state.asked.borrow().iter().filter(|asked| asked.starts_with(beginning)).count()
     }
 
     async fn listen(&self) -> SocketAddr {
@@ -200,6 +214,9 @@ async fn talk(state: &State, mut stream: TcpStream, request: &Request) {
     for text in [&open, "40"] {
         link.send(Message::Text(text.to_owned().into())).await.unwrap();
     }
+    if state.drops.get() {
+        return;
+    }
     let (sender, mut outgoing) = mpsc::channel(10_000);
     state.links.borrow_mut().push(sender);
     loop {
@@ -237,7 +254,8 @@ impl State {
         let what = |name: &str| request[name].as_str().unwrap_or_default().to_owned();
         let line = format!("{} {} {}", what("op"), what("type"), what("uuid"));
         self.asked.borrow_mut().push(line.trim_end().to_owned());
-        self.acknowledges.get().then(|| format!("43{ack}[\"ok\"]"))
+        let answer = if what("uuid").is_empty() { "ok" } else { self.answer.get() };
+        self.acknowledges.get().then(|| format!("43{ack}{}", json!([answer])))
     }
 
     fn answer(&self, request: &Request) -> Vec<u8> {
@@ -247,9 +265,18 @@ impl State {
             ("GET", "/api/v3/version") => json(json!({"name": "Stand-in", "version": *self.version.borrow()})),
             ("GET", "/api/v3/jobs") if is_old => response("400 Bad Request", "", b"{}"),
             ("GET", "/api/v3/jobs") | ("POST", "/api/v3/jobs/query") => json(json!({"jobs": *self.jobs.borrow()})),
+            ("GET", "/api/v3/worker-mgt/workers") if !self.lists.get() => {
+                response("500 Internal Server Error", "", b"{}")
+            }
             ("GET", "/api/v3/worker-mgt/workers") => json(json!({"workers": *self.workers.borrow()})),
             ("GET", "/api/v3/worker-mgt/tags") if !is_old => json(json!({"tags": []})),
             ("GET", "/api/v3/status") if !is_old => json(json!({"status": *self.farm.borrow()})),
+            ("GET", path) if let Some(id) = path.strip_prefix("/api/v3/jobs/") => {
+                match self.jobs.borrow().iter().find(|job| job["id"] == id) {
+                    Some(job) => json(job.clone()),
+                    None => response("404 Not Found", "", b"no such job"),
+                }
+            }
             ("GET", path) => match path.strip_prefix("/api/v3/tasks/").and_then(|path| path.strip_suffix("/log")) {
                 Some(task) => match self.logs.borrow().get(task) {
                     Some(log) => json(json!({"task_id": task, "size": log.len(), "url": format!("/logs/{task}")})),

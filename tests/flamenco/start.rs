@@ -15,7 +15,7 @@ async fn refusal(arguments: &[&str]) -> String {
     error.first().copied().unwrap_or_default().to_owned()
 }
 
-/// Somebody who answers everything with this.
+/// A server that answers every request with this.
 async fn somebody(answer: Vec<u8>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -31,16 +31,17 @@ async fn somebody(answer: Vec<u8>) -> String {
 
 #[actix_rt::test]
 async fn what_can_never_work_is_said_in_one_sentence() {
-    for (url, expected) in [("farm", "not a URL"), ("ftp://farm", "begins with ftp://"), ("http://", "not a URL")] {
+    for (url, expected) in [("farm:port", "not a URL"), ("ftp://farm", "begins with ftp://"), ("http://", "not a URL")]
+    {
         let refusal = refusal(&["--manager", url]).await;
         assert!(refusal.contains(expected), "{url}: {refusal}");
     }
     for (answer, expected) in [
-        (response("404 Not Found", "", b"nothing"), "/api/v3/version is answered with status 404 Not Found"),
-        (response("200 OK", "", b"<html>"), "what answers there is no flamenco manager"),
-        (response("200 OK", "", b"{\"version\":[]}"), "what answers there is no flamenco manager"),
-        (response("401 Unauthorized", "", b""), "/api/v3/version is answered with status 401 Unauthorized"),
-        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n".to_vec(), "what answers there does not speak http"),
+        (response("404 Not Found", "", b"nothing"), "/api/v3/version returns status 404 Not Found"),
+        (response("200 OK", "", b"<html>"), "the server there is not a Flamenco Manager"),
+        (response("200 OK", "", b"{\"version\":[]}"), "the server there is not a Flamenco Manager"),
+        (response("401 Unauthorized", "", b""), "/api/v3/version returns status 401 Unauthorized"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n".to_vec(), "the server there does not speak HTTP"),
         (
             response("301 Moved Permanently", "location: https://farm.example/\r\n", b""),
             "it redirects to https://farm.example/: give that address",

@@ -14,7 +14,7 @@ fn write(manager: &StandIn, text: &str) {
     manager.state.logs.borrow_mut().entry(TASK.to_owned()).or_default().extend_from_slice(text.as_bytes());
 }
 
-/// Everything that is told of the log until it ends with this.
+/// Returns the text of all events of the log until it ends with this.
 async fn log_until(browser: &mut Browser, end: &str) -> String {
     let mut log = String::new();
     while !log.ends_with(end) {
@@ -51,7 +51,7 @@ async fn a_log_is_followed_from_its_end_at_the_subscription() {
 }
 
 #[actix_rt::test]
-async fn a_log_that_does_not_exist_yet_is_told_whole() {
+async fn a_log_that_does_not_exist_yet_is_published_whole() {
     let manager = StandIn::start("3.9-alpha0").await;
     let server = Server::before(&manager.url(), &[]).await;
     let mut browser = Browser::connect(&server.address()).await;
@@ -79,7 +79,7 @@ async fn a_task_that_goes_on_has_its_log_looked_at_at_once() {
 }
 
 #[actix_rt::test]
-async fn nobody_is_asked_for_a_log_that_nobody_reads() {
+async fn a_log_without_subscribers_is_not_read() {
     let manager = StandIn::start("3.9-alpha0").await;
     let server = Server::before(&manager.url(), &[]).await;
     write(&manager, "old\n");

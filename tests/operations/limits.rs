@@ -1,6 +1,6 @@
-//! Each limit: what who goes over it is told, and where it is counted.
+//! Each limit: the response to a client that exceeds it, and the counter.
 
-use std::time::Duration;
+use std::{net::SocketAddr, process::Command, time::Duration};
 
 use flamenco_webupdates::clock;
 use serde_json::Value;
@@ -8,7 +8,8 @@ use tokio::io::AsyncWriteExt;
 
 use crate::{
     metrics::JOB,
-    server::{Answer, Browser, Connection, DEADLINE, Server, UPGRADE, WEBSOCKET},
+    program::{SERVE, isolated},
+    server::{Answer, BINARY, Browser, Connection, DEADLINE, Server, UPGRADE, WEBSOCKET},
 };
 
 const POLLING: &str = "/socket.io/?EIO=3&transport=polling";
@@ -16,7 +17,7 @@ const POLLING: &str = "/socket.io/?EIO=3&transport=polling";
 /// Memory that a server may take for what one client does.
 const GROWTH: u64 = 8 << 20;
 
-fn told(answer: &Answer) -> (u16, &str) {
+fn summary(answer: &Answer) -> (u16, &str) {
     (answer.status, answer.body.trim_end())
 }
 
@@ -35,8 +36,8 @@ async fn sessions() {
     let server = Server::start(&["--max-sessions", "1"]);
     let first = Browser::connect(server.browsers).await;
     let full = (503, "too many sessions, try again later");
-    assert_eq!(told(&Browser::try_connect(server.browsers, &[]).await.err().unwrap()), full);
-    assert_eq!(told(&poll(&server, &[]).await.unwrap_err()), full);
+    assert_eq!(summary(&Browser::try_connect(server.browsers, &[]).await.err().unwrap()), full);
+    assert_eq!(summary(&poll(&server, &[]).await.unwrap_err()), full);
     server.until_refused("too-many-sessions", 2).await;
     drop(first);
     server.until("it is gone", |stats| stats["sessions"]["total"] == 0).await;
@@ -60,8 +61,8 @@ async fn sessions_of_an_address() {
 
     let full = (429, "too many sessions from your address, try again later");
     let refused = Browser::try_connect(server.browsers, &from("203.0.113.10, 198.51.100.7")).await.err().unwrap();
-    assert_eq!(told(&refused), full);
-    assert_eq!(told(&poll(&server, &from("198.51.100.7")).await.unwrap_err()), full);
+    assert_eq!(summary(&refused), full);
+    assert_eq!(summary(&poll(&server, &from("198.51.100.7")).await.unwrap_err()), full);
     server.until_refused("too-many-sessions-per-address", 2).await;
     let _other = Browser::try_connect(server.browsers, &from("198.51.100.8")).await.ok().unwrap();
 
@@ -69,6 +70,33 @@ async fn sessions_of_an_address() {
     server.until("it is gone", |stats| stats["sessions"]["total"] == 2).await;
     let _again = Browser::try_connect(server.browsers, &from("198.51.100.7")).await.ok().unwrap();
     drop(first);
+}
+
+/// A trusted proxy that does not say where its requests come from stands for everybody behind it.
+#[tokio::test]
+async fn a_trusted_proxy_is_no_client() {
+    let shares = ["--max-sessions-per-address", "1", "--max-http-connections-per-address", "1"];
+    let proxies = ["--trusted-proxy", "127.0.0.0/8", "--trusted-proxy", "10.0.0.0/8"];
+    let server = Server::start(&[shares, proxies].concat());
+    for from in [&[][..], &[("x-forwarded-for", "10.0.0.9")]] {
+        let _browsers = [
+            Browser::try_connect(server.browsers, from).await.ok().unwrap(),
+            Browser::try_connect(server.browsers, from).await.ok().unwrap(),
+        ];
+        let sids = [poll(&server, from).await.unwrap(), poll(&server, from).await.unwrap()];
+        let mut waiting = Vec::new();
+        for sid in sids {
+            let mut connection = Connection::open(server.browsers).await;
+            let from: String = from.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+            let target = format!("GET {POLLING}&sid={sid} HTTP/1.1\r\nhost: localhost\r\n{from}\r\n");
+            connection.stream.write_all(target.as_bytes()).await.unwrap();
+            waiting.push(connection);
+        }
+        server.publish(JOB).await;
+        for mut connection in waiting {
+            assert_eq!(connection.answer().await.unwrap().status, 200);
+        }
+    }
 }
 
 #[tokio::test]
@@ -89,27 +117,27 @@ async fn the_head_of_a_request() {
         let separator = if target.contains('?') { '&' } else { '?' };
         let mut connection = Connection::open(server.browsers).await;
         let answer = connection.get(&format!("{target}{separator}{long}"), upgrade).await;
-        assert_eq!(told(&answer), (414, "the address is too long"), "{target}");
+        assert_eq!(summary(&answer), (414, "the request target is too long"), "{target}");
         assert!(connection.is_closed().await);
         let headers = [&[("x-long", long.as_str())], upgrade].concat();
         let answer = Connection::open(server.browsers).await.get(target, &headers).await;
-        assert_eq!(told(&answer), (431, "the request's headers are too long"), "{target}");
+        assert_eq!(summary(&answer), (431, "the request's headers are too long"), "{target}");
     }
-    // Who sends that much without an end is not waited for.
+    // A head that long without an end is not awaited.
     let mut connection = Connection::open(server.browsers).await;
     assert_eq!(connection.get("/healthz", &[]).await.status, 200);
-    let endless = format!("GET /healthz HTTP/1.1\r\nhost: farm\r\nx-long: {}", long.repeat(2));
+    let endless = format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\nx-long: {}", long.repeat(2));
     let answer = connection.request(&endless).await.unwrap();
-    assert_eq!(told(&answer), (431, "the request's headers are too long"));
+    assert_eq!(summary(&answer), (431, "the request's headers are too long"));
     assert!(connection.is_closed().await);
     server.until_refused("head-too-large", 7).await;
     assert_eq!(server.stats().await["sessions"]["total"], 0);
 
-    // A body is no head, whoever does not read it.
+    // A body is no head, even if no handler reads it.
     let body = "x".repeat(60_000);
     let answer = Connection::open(server.browsers).await.post("/nowhere", "text/plain", &body).await;
     assert_eq!(answer.status, 404);
-    let head = "POST /nowhere HTTP/1.1\r\nhost: farm\r\ntransfer-encoding: chunked\r\n\r\n";
+    let head = "POST /nowhere HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n";
     let mut connection = Connection::open(server.browsers).await;
     assert_eq!(connection.request(head).await.unwrap().status, 404);
     for _ in 0..10 {
@@ -145,7 +173,7 @@ async fn the_time_for_a_head() {
             }
             assert!(clock::now() - begun < DEADLINE, "it waits without end");
         };
-        assert_eq!(told(&answer), (408, "the request takes too long to come"), "{before} {begin:?}");
+        assert_eq!(summary(&answer), (408, "the request arrives too slowly"), "{before} {begin:?}");
         let took = clock::now() - begun;
         assert!(took > limit * 9 / 10 && took < DEADLINE, "{before} {begin:?}: after {took:?}");
         assert!(connection.is_closed().await);
@@ -153,6 +181,150 @@ async fn the_time_for_a_head() {
     server.until_refused("head-too-slow", 4).await;
     browser.send("2still there").await;
     assert_eq!(browser.next().await.unwrap(), "3still there");
+}
+
+/// On both ports. A Manager's stream of events may be idle for as long as it likes, unless it is in the middle of one.
+#[tokio::test]
+async fn a_body_that_does_not_come() {
+    let limit = Duration::from_millis(500);
+    let server = Server::start(&["--body-timeout", "500ms"]);
+    let sid = poll(&server, &[]).await.unwrap();
+    let post = |target: &str, kind: &str, framing: &str| {
+        format!("POST {target} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\n{framing}\r\n\r\n")
+    };
+    let stream = post("/api/events", "application/x-ndjson", "transfer-encoding: chunked");
+    let mut patient = Connection::open(server.manager).await;
+    let line = format!("{:x}\r\n{JOB}\n\r\n", JOB.len() + 1);
+    patient.stream.write_all(format!("{stream}{line}").as_bytes()).await.unwrap();
+
+    let json = post("/api/events", "application/json", "content-length: 10000000");
+    let polling = post(&format!("{POLLING}&sid={sid}"), "text/plain", "content-length: 1000");
+    for (to, begin, drip) in [
+        (server.manager, format!("{json}[{JOB},"), ""),
+        (server.manager, json.clone(), " "),
+        (server.manager, format!("{stream}{line}5\r\nbegin\r\n"), ""),
+        (server.manager, stream.clone() + "1\r\n{\r\n", "1\r\n \r\n"),
+        (server.browsers, polling.clone() + "999:4", "x"),
+    ] {
+        let mut connection = Connection::open(to).await;
+        connection.stream.write_all(begin.as_bytes()).await.unwrap();
+        let begun = clock::now();
+        let answer = loop {
+            // It may be closed already.
+            let _ = connection.stream.write_all(drip.as_bytes()).await;
+            if let Ok(answer) = tokio::time::timeout(limit / 10, connection.answer()).await {
+                break answer.unwrap();
+            }
+            assert!(clock::now() - begun < DEADLINE, "it waits without end for {begin:?}");
+        };
+        assert_eq!(answer.status, 408, "{begin:?}: {}", answer.body);
+        assert!(answer.body.contains("the request arrives too slowly"), "{begin:?}: {}", answer.body);
+        assert!(answer.head.contains("connection: close"), "{begin:?}: {}", answer.head);
+        assert!(clock::now() - begun > limit * 9 / 10, "{begin:?}");
+    }
+    server.until_refused("body-too-slow", 5).await;
+    patient.stream.write_all(format!("{line}0\r\n\r\n").as_bytes()).await.unwrap();
+    assert_eq!(patient.answer().await.unwrap().body, r#"{"accepted":2}"#);
+    server.until("its session is gone", |stats| stats["disconnects"]["transport-error"] == 1).await;
+}
+
+/// Sends each of these on a connection of its own, and waits until so many are answered. Returns those answers, and the other
+/// connections.
+async fn some_answered(to: SocketAddr, requests: &[&str], count: usize) -> (Vec<Answer>, Vec<Connection>) {
+    let mut waiting = Vec::new();
+    for request in requests {
+        let mut connection = Connection::open(to).await;
+        let _ = connection.stream.write_all(request.as_bytes()).await;
+        waiting.push(connection);
+    }
+    let (mut answers, begun) = (Vec::new(), clock::now());
+    while answers.len() < count {
+        assert!(clock::now() - begun < DEADLINE, "{count} are answered");
+        let mut still = Vec::new();
+        for mut connection in waiting {
+            match tokio::time::timeout(Duration::from_millis(20), connection.answer()).await {
+                Ok(answer) => answers.push(answer.unwrap()),
+                Err(_) => still.push(connection),
+            }
+        }
+        waiting = still;
+    }
+    (answers, waiting)
+}
+
+/// However many connections there are, what they hold of bodies that are not complete is bounded.
+#[tokio::test]
+async fn bodies_that_are_incomplete_together() {
+    let server = Server::start(&["--max-body", "1000000"]);
+    let head = |kind: &str, framing: &str| {
+        format!("POST /api/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\n{framing}\r\n\r\n")
+    };
+    let most = "x".repeat(999_000);
+    let json = head("application/json", "content-length: 1000000") + &most;
+    let line = head("application/x-ndjson", "transfer-encoding: chunked") + &format!("{:x}\r\n{most}\r\n", most.len());
+    let (refused, waiting) = some_answered(server.manager, &[&json, &line, &json, &line, &json, &line], 2).await;
+    for answer in refused {
+        assert_eq!(answer.status, 503, "{}", answer.body);
+        assert!(answer.body.contains("too many requests are incomplete"), "{}", answer.body);
+    }
+    drop(waiting);
+    let events = format!("[{JOB}{}]", format!(",{JOB}").repeat(4000));
+    let accepted = async {
+        while Connection::open(server.manager).await.post("/api/events", "application/json", &events).await.status
+            != 200
+        {}
+    };
+    tokio::time::timeout(DEADLINE, accepted).await.expect("what is gone is not counted");
+}
+
+#[tokio::test]
+async fn requests_of_a_session_at_a_time() {
+    let server = Server::start(&[]);
+    let sid = poll(&server, &[]).await.unwrap();
+    let target = format!("{POLLING}&sid={sid}");
+    let half = format!("POST {target} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 3\r\n\r\n1:");
+    let (refused, waiting) = some_answered(server.browsers, &[&half, &half, &half], 1).await;
+    assert_eq!(summary(&refused[0]), (429, "too many concurrent requests of this session"));
+    server.until_refused("too-many-posts", 1).await;
+    for mut connection in waiting {
+        assert_eq!(summary(&connection.request("2").await.unwrap()), (200, "ok"));
+    }
+    let answer = Connection::open(server.browsers).await.post(&target, "text/plain", "1:2").await;
+    assert_eq!(summary(&answer), (200, "ok"), "the session lives, and those that are answered count no more");
+}
+
+/// Behind a trusted proxy each request counts for its client, and the proxy's own connections for nobody.
+#[tokio::test]
+async fn connections_of_an_address() {
+    // One worker handles the poll, which was sent first, before the requests that must find its place taken.
+    let arguments = ["--workers", "1", "--max-http-connections-per-address", "1", "--trusted-proxy", "127.0.0.0/8"];
+    let server = Server::start(&arguments);
+    let [one, other] = ["198.51.100.7", "198.51.100.8"].map(|address| [("x-forwarded-for", address)]);
+    let mut connections = [Connection::open(server.browsers).await, Connection::open(server.browsers).await];
+    let sid = poll(&server, &one).await.unwrap();
+    let target =
+        format!("GET {POLLING}&sid={sid} HTTP/1.1\r\nhost: localhost\r\nx-forwarded-for: 198.51.100.7\r\n\r\n");
+    let mut waiting = Connection::open(server.browsers).await;
+    waiting.stream.write_all(target.as_bytes()).await.unwrap();
+    let full = (429, "too many connections from your address, try again later");
+    let refused = async {
+        loop {
+            let answer = Connection::open(server.browsers).await.get("/healthz", &one).await;
+            if answer.status != 200 {
+                return answer;
+            }
+        }
+    };
+    let answer = tokio::time::timeout(DEADLINE, refused).await.expect("one too many is refused");
+    assert_eq!(summary(&answer), full);
+    assert!(answer.head.contains("\r\nretry-after: 1\r\n"), "{}", answer.head);
+    server.until_refused("too-many-http-connections-per-address", 1).await;
+    for connection in &mut connections {
+        assert_eq!(connection.get("/healthz", &other).await.status, 200);
+    }
+    server.publish(JOB).await;
+    assert_eq!(waiting.answer().await.unwrap().status, 200);
+    assert_eq!(waiting.get("/healthz", &one).await.status, 200);
 }
 
 #[tokio::test]
@@ -169,9 +341,9 @@ async fn connections_that_are_no_websockets() {
     let idle = Connection::open(server.browsers).await;
     server.until("both are counted", |stats| stats["http_connections"] == 2).await;
     let full = (503, "too many connections, try again later");
-    assert_eq!(told(&Browser::try_connect(server.browsers, &[]).await.err().unwrap()), full);
+    assert_eq!(summary(&Browser::try_connect(server.browsers, &[]).await.err().unwrap()), full);
     let mut refused = Connection::open(server.browsers).await;
-    assert_eq!(told(&refused.post(POLLING, "text/plain", &"x".repeat(1 << 20)).await), full);
+    assert_eq!(summary(&refused.post(POLLING, "text/plain", &"x".repeat(1 << 20)).await), full);
     assert!(refused.is_closed().await);
     server.until_refused("too-many-http-connections", 2).await;
     browser.send("2still there").await;
@@ -190,12 +362,12 @@ async fn idle_connections() {
     let mut browser = Browser::connect(server.browsers).await;
     let sid = poll(&server, &[]).await.unwrap();
     let mut waiting = Connection::open(server.browsers).await;
-    let target = format!("GET {POLLING}&sid={sid} HTTP/1.1\r\nhost: farm\r\n\r\n");
+    let target = format!("GET {POLLING}&sid={sid} HTTP/1.1\r\nhost: localhost\r\n\r\n");
     waiting.stream.write_all(target.as_bytes()).await.unwrap();
 
     // The second one has not sent all of its body, which nobody reads.
-    let unfinished = "POST /nowhere HTTP/1.1\r\nhost: farm\r\ntransfer-encoding: chunked\r\n\r\n5\r\nx";
-    for (request, status) in [("GET /healthz HTTP/1.1\r\nhost: farm\r\n\r\n", 200), (unfinished, 404)] {
+    let unfinished = "POST /nowhere HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n5\r\nx";
+    for (request, status) in [("GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n", 200), (unfinished, 404)] {
         let mut connection = Connection::open(server.browsers).await;
         assert_eq!(connection.get("/healthz", &[]).await.status, 200);
         tokio::time::sleep(limit / 5).await;
@@ -208,7 +380,7 @@ async fn idle_connections() {
     browser.send("2still there").await;
     assert_eq!(browser.next().await.unwrap(), "3still there");
     server.publish(JOB).await;
-    assert_eq!(waiting.answer().await.unwrap().status, 200, "who waits for an answer is not idle");
+    assert_eq!(waiting.answer().await.unwrap().status, 200, "a connection that waits for a response is not idle");
     server.until_refused("head-too-slow", 0).await;
 }
 
@@ -224,7 +396,7 @@ async fn a_flood_of_headers() {
             let (address, flood) = (server.browsers, flood.clone());
             floods.spawn(async move {
                 let mut connection = Connection::open(address).await;
-                connection.stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: farm\r\nx: ").await.unwrap();
+                connection.stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nx: ").await.unwrap();
                 let send = async { while connection.stream.write_all(flood.as_bytes()).await.is_ok() {} };
                 tokio::time::timeout(DEADLINE, send).await.expect("it takes without end");
             });
@@ -248,6 +420,73 @@ async fn rooms_of_a_session() {
         assert_eq!(browser.next().await.unwrap(), format!(r#"43{ack}["{answer}"]"#));
     }
     server.until_refused("too-many-rooms", 1).await;
+}
+
+#[tokio::test]
+async fn rooms_of_an_address() {
+    let server = Server::start(&["--max-subscriptions", "10"]);
+    let mut browsers = [Browser::connect(server.browsers).await, Browser::connect(server.browsers).await];
+    let mut ack = 0;
+    let mut join = async |browser: &mut Browser, kind: &str, number: usize, op: &str| {
+        ack += 1;
+        let uuid = format!("4b2c1f0e-7c3f-4f0f-9a53-{number:012}");
+        browser.send(&format!(r#"42{ack}["/subscription",{{"op":"{op}","type":"{kind}","uuid":"{uuid}"}}]"#)).await;
+        browser.next().await.unwrap().split_once('[').unwrap().1.trim_end_matches(']').to_owned()
+    };
+    let refusal = r#""too many subscriptions from your address or in all, ignoring request""#;
+    // It is in two rooms from the beginning, 20 are for everybody, and two are its address's.
+    for number in 0..20 {
+        assert_eq!(join(&mut browsers[0], "job", number, "subscribe").await, r#""ok""#, "{number}");
+    }
+    assert_eq!(join(&mut browsers[0], "job", 20, "subscribe").await, refusal);
+    for number in 0..18 {
+        assert_eq!(join(&mut browsers[1], "job", number, "subscribe").await, r#""ok""#, "{number}");
+    }
+    assert_eq!(join(&mut browsers[1], "job", 18, "subscribe").await, refusal);
+    assert_eq!(join(&mut browsers[0], "job", 0, "unsubscribe").await, r#""ok""#);
+    assert_eq!(join(&mut browsers[1], "job", 18, "subscribe").await, r#""ok""#);
+    server.until_refused("too-many-subscriptions", 2).await;
+    let [one, mut other] = browsers;
+    drop(one);
+    server.until("it is gone", |stats| stats["sessions"]["total"] == 1).await;
+    assert_eq!(join(&mut other, "job", 19, "subscribe").await, r#""ok""#);
+}
+
+/// As a page of the web can have its visitors' browsers begin them.
+#[tokio::test]
+async fn sessions_that_never_poll() {
+    let server = Server::start(&[]);
+    let begun = clock::now();
+    let sid = poll(&server, &[]).await.unwrap();
+    let (_gone, _gone_too) = (poll(&server, &[]).await.unwrap(), poll(&server, &[]).await.unwrap());
+    let answer =
+        Connection::open(server.browsers).await.post(&format!("{POLLING}&sid={sid}"), "text/plain", "1:6").await;
+    assert_eq!(answer.status, 200);
+    server.until("those that never came again are gone", |stats| stats["disconnects"]["never-polled"] == 2).await;
+    let took = clock::now() - begun;
+    assert!(took > Duration::from_secs(9), "after {took:?}");
+    assert_eq!(server.stats().await["sessions"]["total"], 1, "the one that sent something is there");
+}
+
+#[tokio::test]
+async fn a_page_of_another_site_may_not_begin_sessions() {
+    let server = Server::start(&[]);
+    for (site, mode, allowed) in [
+        ("same-origin", "cors", true),
+        ("none", "navigate", true),
+        ("same-site", "no-cors", false),
+        ("cross-site", "no-cors", false),
+        ("cross-site", "navigate", false),
+    ] {
+        let answer = poll(&server, &[("sec-fetch-site", site), ("sec-fetch-mode", mode)]).await;
+        assert_eq!(answer.is_ok(), allowed, "{site} {mode}");
+        if let Err(answer) = answer {
+            assert!(answer.body.starts_with(r#"{"code":4,"message":"Forbidden","reason":"#), "{}", answer.body);
+        }
+    }
+    server.until_refused("forbidden-origin", 3).await;
+    let any = Server::start(&["--allow-origin", "*"]);
+    assert!(poll(&any, &[("sec-fetch-site", "cross-site")]).await.is_ok());
 }
 
 #[tokio::test]
@@ -295,7 +534,7 @@ async fn the_size_of_a_message() {
     let target = format!("{POLLING}&sid={sid}");
     let body = format!("101:2{}", "x".repeat(100));
     let answer = Connection::open(server.browsers).await.post(&target, "text/plain", &body).await;
-    assert_eq!(told(&answer), (413, "the message is too big"));
+    assert_eq!(summary(&answer), (413, "the message is too big"));
     server.until("it is closed too", |stats| stats["disconnects"]["message-too-big"] == 2).await;
 }
 
@@ -305,7 +544,7 @@ async fn packets_in_a_polling_body() {
     let sid = poll(&server, &[]).await.unwrap();
     let target = format!("{POLLING}&sid={sid}");
     let answer = Connection::open(server.browsers).await.post(&target, "text/plain", &"1:2".repeat(3)).await;
-    assert_eq!(told(&answer), (200, "ok"));
+    assert_eq!(summary(&answer), (200, "ok"));
     let answer = Connection::open(server.browsers).await.post(&target, "text/plain", &"1:2".repeat(4)).await;
     assert_eq!(answer.status, 400);
     server.until("it is closed", |stats| stats["disconnects"]["too-many-messages"] == 1).await;
@@ -322,4 +561,25 @@ async fn the_managers_body() {
         assert_eq!((answer.status, &report["error"]), (413, &"more than 1000 bytes at once".into()), "{content_type}");
     }
     server.until_refused("too-large", 2).await;
+}
+
+/// Runs a server under these limits of open files until the end of its input, and returns its log.
+fn log_under(limits: &str, options: &[&str]) -> String {
+    let script = format!("{limits}; exec \"$@\"");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &script, "sh", BINARY]);
+    let output = isolated(shell, &[&SERVE[..], &["--events-from-stdin"], options].concat()).output().unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{log}");
+    log
+}
+
+#[test]
+fn more_sessions_than_files_are_reported_at_start() {
+    let sessions = ["--max-sessions", "600"];
+    let log = log_under("ulimit -n 500", &sessions);
+    assert!(log.contains("may open 500 files, so it cannot hold the 600 browsers of --max-sessions"), "{log}");
+    // The soft limit is raised to the hard one.
+    let log = log_under("ulimit -Sn 500; ulimit -Hn 700", &sessions);
+    assert!(!log.contains("--max-sessions"), "{log}");
 }

@@ -1,4 +1,4 @@
-//! What those who run a server rely on: figures, limits, and what systemd is told. Against the started server.
+//! What operators rely on: metrics, limits, and notifications to systemd. Against the started server.
 
 #![allow(
     clippy::unwrap_used,
@@ -6,9 +6,16 @@
     reason = "clippy takes only functions marked as tests for tests, and these have helpers"
 )]
 
+mod configuration;
+mod console;
 mod contrib;
-mod known_failures;
+mod http;
 mod limits;
 mod metrics;
+#[allow(dead_code, reason = "shared with the other tests of the program")]
+#[path = "../support/program.rs"]
+mod program;
+mod recordings;
 mod server;
 mod systemd;
+mod tables;

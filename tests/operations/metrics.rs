@@ -73,7 +73,7 @@ async fn a_scrape_says_what_the_stats_say() {
 
 /// What waits for a browser that does not read is seen.
 #[tokio::test]
-async fn what_waits_is_told() {
+async fn waiting_bytes_are_reported() {
     let server = Server::start(&["--outbox-age", "1m", "--outbox-bytes", "100000000"]);
     let stalled = Browser::connect(server.browsers).await;
     let batch = format!("[{}]", vec![JOB; 10_000].join(","));

@@ -1,14 +1,7 @@
 //! The started server, HTTP by hand, and WebSockets as far as these tests need them.
 
-use std::{
-    io::{BufRead, BufReader},
-    net::SocketAddr,
-    process::{Child, Command, ExitStatus, Stdio},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
-use flamenco_webupdates::clock;
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -16,16 +9,14 @@ use tokio::{
     time::timeout,
 };
 
+pub(crate) use crate::program::BINARY;
+use crate::program::{self, Program, SERVE, command, deref_to_program};
+
 /// Far above what a healthy server needs on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
-pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_flamenco-webupdates");
-
-pub(crate) struct Server {
-    child: Child,
-    pub(crate) browsers: SocketAddr,
-    pub(crate) manager: SocketAddr,
-}
+/// A running server. Dropping it kills it.
+pub(crate) struct Server(Program);
 
 impl Server {
     pub(crate) fn start(options: &[&str]) -> Self {
@@ -34,67 +25,41 @@ impl Server {
 
     /// Starts it with these environment variables.
     pub(crate) fn start_in(environment: &[(&str, &str)], options: &[&str]) -> Self {
-        let mut child = Command::new(BINARY)
-            .args(["serve", "--listen", "127.0.0.1:0", "--manager-listen", "127.0.0.1:0"])
-            .args(options)
-            .env("RUST_LOG", "warn")
-            .envs(environment.iter().copied())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut ready = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
-        let address = |name: &str| {
-            let (_, rest) =
-                ready.split_once(&format!("{name}=http://")).unwrap_or_else(|| panic!("not ready: {ready:?}"));
-            rest.split_whitespace().next().unwrap().parse().unwrap()
-        };
-        Self { browsers: address("browsers"), manager: address("manager"), child }
-    }
-
-    /// Memory that it has in use, in bytes.
-    pub(crate) fn rss(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
-    }
-
-    pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-
-    pub(crate) async fn ended(&mut self) -> ExitStatus {
-        let deadline = clock::now() + DEADLINE;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(clock::now() < deadline, "it does not end");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let mut command = command(&[&SERVE, options].concat());
+        command.envs(environment.iter().copied());
+        Self(Program::start(command))
     }
 
     pub(crate) async fn manager_get(&self, path: &str) -> Answer {
         Connection::open(self.manager).await.get(path, &[]).await
     }
 
+    /// Sends a request with these headers to the Manager's port.
+    pub(crate) async fn manager_request(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
+        let host = if headers.iter().any(|(name, _)| *name == "host") {
+            String::new()
+        } else {
+            format!("host: {}\r\n", self.manager)
+        };
+        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let length = body.len();
+        let request = format!("{method} {target} HTTP/1.1\r\n{host}{headers}content-length: {length}\r\n\r\n{body}");
+        Connection::open(self.manager).await.request(&request).await.expect("an answer")
+    }
+
     pub(crate) async fn stats(&self) -> Value {
         serde_json::from_str(&self.manager_get("/api/stats").await.body).unwrap()
     }
 
-    /// Asks for the figures until they are as they should be.
+    /// Reads the stats until `check` accepts them.
     pub(crate) async fn until(&self, what: &str, check: impl Fn(&Value) -> bool) {
-        let mut stats = Value::Null;
-        let asked = timeout(DEADLINE, async {
-            loop {
-                stats = self.stats().await;
-                if check(&stats) {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        });
-        asked.await.unwrap_or_else(|_| panic!("waited for {what}: {stats}"));
+        program::until(what, async || self.stats().await, check).await;
     }
 
     /// Waits until so many were refused for this reason.
@@ -108,13 +73,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+deref_to_program!(Server);
 
 /// A connection that is kept alive.
 pub(crate) struct Connection {
@@ -138,13 +97,13 @@ impl Connection {
 
     pub(crate) async fn get(&mut self, target: &str, headers: &[(&str, &str)]) -> Answer {
         let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        self.request(&format!("GET {target} HTTP/1.1\r\nhost: farm\r\n{headers}\r\n")).await.expect("an answer")
+        self.request(&format!("GET {target} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n")).await.expect("an answer")
     }
 
     pub(crate) async fn post(&mut self, target: &str, content_type: &str, body: &str) -> Answer {
         let length = body.len();
         let head = format!(
-            "POST {target} HTTP/1.1\r\nhost: farm\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n"
+            "POST {target} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n"
         );
         self.request(&(head + body)).await.expect("an answer")
     }

@@ -1,18 +1,15 @@
-//! What systemd is told, and what it makes of exit codes.
+//! The notifications to systemd, and how its unit treats exit codes.
 
-use std::{
-    fs,
-    os::unix::net::UnixDatagram,
-    path::PathBuf,
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::{fs, os::unix::net::UnixDatagram, path::PathBuf, time::Duration};
 
 use rustix::process::Signal;
 
-use crate::server::{BINARY, DEADLINE, Server};
+use crate::{
+    program::{SERVE, command},
+    server::{DEADLINE, Server},
+};
 
-/// Where a server tells how it is.
+/// The socket to which a server sends its notifications.
 struct Listener {
     socket: UnixDatagram,
     path: PathBuf,
@@ -35,7 +32,7 @@ impl Listener {
 }
 
 #[tokio::test]
-async fn it_is_told_of_the_start_of_life_and_of_the_end() {
+async fn systemd_is_notified_of_start_health_and_stop() {
     let systemd = Listener::new("notify");
     let environment = [("NOTIFY_SOCKET", systemd.path.to_str().unwrap()), ("WATCHDOG_USEC", "60000")];
     let mut server = Server::start_in(&environment, &[]);
@@ -68,21 +65,8 @@ async fn it_runs_without_systemd() {
 /// An exit code after which a fresh start cannot help is one of which the unit says so.
 #[test]
 fn a_server_that_cannot_start_is_not_started_again() {
-    let mut child = Command::new(BINARY)
-        .args([
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            "--manager-listen",
-            "127.0.0.1:0",
-            "--manager-token-file",
-            "/nonexistent",
-        ])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let code = child.wait().unwrap().code().unwrap();
+    let output = command(&[&SERVE[..], &["--manager-token-file", "/nonexistent"]].concat()).output().unwrap();
+    let code = output.status.code().unwrap();
     let unit = include_str!("../../contrib/flamenco-webupdates.service");
     assert!(unit.lines().any(|line| line == format!("RestartPreventExitStatus={code}")), "{code}");
     assert!(unit.lines().any(|line| line == "Restart=always"));

@@ -1,4 +1,4 @@
-//! The hand-off between those who fill outboxes and those who flush them, in all orders in which threads may take turns: the real
+//! The hand-off between threads that fill outboxes and threads that flush them, in every interleaving: the real
 //! `src/outbox`, with a model checker's locks and atomics.
 //!
 //! ```text
@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use flamenco_webupdates::{clock, disconnect, farm, frame, membership};
+use flamenco_webupdates::{clock, disconnect, farm, frame, membership, options, slots};
 use loom::{model::Builder, thread};
 
 #[allow(
@@ -34,7 +34,7 @@ mod sync;
 
 use self::{
     disconnect::Disconnect,
-    outbox::{Home, Limits, Taker, Workers},
+    outbox::{Home, OutboxLimits, Taker, Workers},
     server::{LIMITS, Registry, Worker, block_on, close, frame as text_frame, send, texts},
 };
 
@@ -48,11 +48,15 @@ const SCENARIOS: [(&str, usize, fn()); 18] = [
     ("two_fill_one_outbox", 3, two_fill_one_outbox),
     ("a_socket_blocks_and_takes_more", 3, a_socket_blocks_and_takes_more),
     ("the_log_grows_while_the_flusher_goes_around", 4, the_log_grows_while_the_flusher_goes_around),
-    ("a_follower_is_pushed_to_in_the_middle_of_a_round", 4, a_follower_is_pushed_to_in_the_middle_of_a_round),
-    ("a_follower_is_answered_by_another_thread", 3, a_follower_is_answered_by_another_thread),
-    ("a_follower_blocks_parts_and_follows_again", 3, a_follower_blocks_parts_and_follows_again),
-    ("a_follower_leaves_the_room", 4, a_follower_leaves_the_room),
-    ("a_follower_leaves_the_room_and_comes_back", 4, a_follower_leaves_the_room_and_comes_back),
+    (
+        "an_attached_outbox_is_pushed_to_in_the_middle_of_a_round",
+        4,
+        an_attached_outbox_is_pushed_to_in_the_middle_of_a_round,
+    ),
+    ("an_attached_outbox_is_answered_by_another_thread", 3, an_attached_outbox_is_answered_by_another_thread),
+    ("an_attached_outbox_blocks_detaches_and_attaches_again", 3, an_attached_outbox_blocks_detaches_and_attaches_again),
+    ("an_attached_outbox_leaves_the_room", 4, an_attached_outbox_leaves_the_room),
+    ("an_attached_outbox_leaves_the_room_and_comes_back", 4, an_attached_outbox_leaves_the_room_and_comes_back),
     ("a_client_is_attached_while_it_is_pushed_to", 4, a_client_is_attached_while_it_is_pushed_to),
     ("a_client_moves_from_polling_while_it_is_pushed_to", 4, a_client_moves_from_polling_while_it_is_pushed_to),
     ("an_outbox_is_closed", 3, an_outbox_is_closed),
@@ -101,15 +105,15 @@ fn server(sockets: &[Option<usize>]) -> (Worker, Registry) {
     (worker, registry)
 }
 
-/// As [`server`]; all are in the room that has the log, and follow it.
-fn following(sockets: &[Option<usize>]) -> (Worker, Registry) {
+/// As [`server`]; all are in the room that has the log, and are attached to it.
+fn attached(sockets: &[Option<usize>]) -> (Worker, Registry) {
     let (worker, registry) = server(sockets);
     (0..sockets.len()).for_each(|member| registry.join(member as u32));
     (worker, registry)
 }
 
-/// What a client is told by one source after another.
-type Told<'a> = &'a [&'a [&'a str]];
+/// What each source delivers to a client, in order.
+type Delivered<'a> = &'a [&'a [&'a str]];
 
 /// Pushes two frames to the first client, in a thread of its own.
 fn publish_two(mut registry: Registry) -> thread::JoinHandle<()> {
@@ -121,88 +125,88 @@ fn publish_two(mut registry: Registry) -> thread::JoinHandle<()> {
 
 fn push_and_flush_to_empty() {
     let (mut worker, registry) = server(&[None]);
-    let told: &[Told<'_>] = &[&[&["a", "bb"]]];
+    let delivered: &[Delivered<'_>] = &[&[&["a", "bb"]]];
     let publishing = publish_two(registry);
-    worker.flush_until(told);
+    worker.flush_until(delivered);
     publishing.join().unwrap();
-    worker.assert_told(told);
+    worker.assert_delivered(delivered);
 }
 
 fn two_fill_one_outbox() {
     let (mut worker, registry) = server(&[None]);
-    let told: &[Told<'_>] = &[&[&["a", "bb"], &["1", "22"]]];
+    let delivered: &[Delivered<'_>] = &[&[&["a", "bb"], &["1", "22"]]];
     let (workers, outbox) = (worker.workers.clone(), worker.clients[0].outbox.clone());
     let publishing = publish_two(registry);
     let answering = thread::spawn(move || {
         send(&workers, &outbox, "1");
         send(&workers, &outbox, "22");
     });
-    worker.flush_until(told);
+    worker.flush_until(delivered);
     publishing.join().unwrap();
     answering.join().unwrap();
-    worker.assert_told(told);
+    worker.assert_delivered(delivered);
 }
 
-/// The socket is full in the middle of a frame, and may be writable again before the outbox is told that it was full.
+/// The socket is full in the middle of a frame, and may be writable again before the outbox learns that it was full.
 fn a_socket_blocks_and_takes_more() {
     let (mut worker, registry) = server(&[Some(4)]);
-    let told: &[Told<'_>] = &[&[&["a", "bb"]]];
+    let delivered: &[Delivered<'_>] = &[&[&["a", "bb"]]];
     let (workers, pipe, home) = (worker.workers.clone(), worker.clients[0].pipe.clone(), worker.home(0));
     let publishing = publish_two(registry);
     let reading = thread::spawn(move || pipe.drain(&workers, home));
-    worker.flush_until(told);
+    worker.flush_until(delivered);
     publishing.join().unwrap();
     reading.join().unwrap();
-    worker.assert_told(told);
+    worker.assert_delivered(delivered);
 }
 
 fn the_log_grows_while_the_flusher_goes_around() {
-    let (mut worker, mut registry) = following(&[None, None]);
-    let told: &[Told<'_>] = &[&[&["a", "bb", "ccc"]], &[&["a", "bb", "ccc"]]];
+    let (mut worker, mut registry) = attached(&[None, None]);
+    let delivered: &[Delivered<'_>] = &[&[&["a", "bb", "ccc"]], &[&["a", "bb", "ccc"]]];
     let publishing = thread::spawn(move || {
         for text in ["a", "bb", "ccc"] {
             registry.broadcast(text);
         }
     });
-    worker.flush_until(told);
+    worker.flush_until(delivered);
     publishing.join().unwrap();
-    worker.assert_told(told);
+    worker.assert_delivered(delivered);
 }
 
-/// What goes to one of the followers only has its place among what goes to all.
-fn a_follower_is_pushed_to_in_the_middle_of_a_round() {
-    let (mut worker, mut registry) = following(&[None]);
-    let told: &[Told<'_>] = &[&[&["a", "x", "bbbb", "yy"]]];
+/// A frame for one attached outbox keeps its place among the broadcasts.
+fn an_attached_outbox_is_pushed_to_in_the_middle_of_a_round() {
+    let (mut worker, mut registry) = attached(&[None]);
+    let delivered: &[Delivered<'_>] = &[&[&["a", "x", "bbbb", "yy"]]];
     let publishing = thread::spawn(move || {
         registry.broadcast("a");
         registry.broadcast_to(&[0], "x");
         registry.broadcast("bbbb");
         registry.broadcast_to(&[0], "yy");
     });
-    worker.flush_until(told);
+    worker.flush_until(delivered);
     publishing.join().unwrap();
-    worker.assert_told(told);
+    worker.assert_delivered(delivered);
 }
 
-fn a_follower_is_answered_by_another_thread() {
-    let (mut worker, mut registry) = following(&[None]);
-    let told: &[Told<'_>] = &[&[&["a", "bbbb"], &["1"]]];
+fn an_attached_outbox_is_answered_by_another_thread() {
+    let (mut worker, mut registry) = attached(&[None]);
+    let delivered: &[Delivered<'_>] = &[&[&["a", "bbbb"], &["1"]]];
     let (workers, outbox) = (worker.workers.clone(), worker.clients[0].outbox.clone());
     let publishing = thread::spawn(move || {
         registry.broadcast("a");
         registry.broadcast("bbbb");
     });
     let answering = thread::spawn(move || send(&workers, &outbox, "1"));
-    worker.flush_until(told);
+    worker.flush_until(delivered);
     publishing.join().unwrap();
     answering.join().unwrap();
-    worker.assert_told(told);
+    worker.assert_delivered(delivered);
 }
 
-/// It parts from the log when it is blocked for a round, is pushed to, and follows again.
-fn a_follower_blocks_parts_and_follows_again() {
-    let (mut worker, mut registry) = following(&[Some(1), None]);
-    let told: &[Told<'_>] = &[&[&["a", "bb", "x", "ccc"]], &[&["a", "bb", "ccc"]]];
+/// It detaches from the log when it is blocked for a round, is pushed to, and attaches again.
+fn an_attached_outbox_blocks_detaches_and_attaches_again() {
+    let (mut worker, mut registry) = attached(&[Some(1), None]);
+    let delivered: &[Delivered<'_>] = &[&[&["a", "bb", "x", "ccc"]], &[&["a", "bb", "ccc"]]];
     let (workers, pipe, home) = (worker.workers.clone(), worker.clients[0].pipe.clone(), worker.home(0));
     let publishing = thread::spawn(move || {
         registry.broadcast("a");
@@ -211,29 +215,29 @@ fn a_follower_blocks_parts_and_follows_again() {
         registry.broadcast("ccc");
     });
     let reading = thread::spawn(move || pipe.drain(&workers, home));
-    worker.flush_until(told);
+    worker.flush_until(delivered);
     publishing.join().unwrap();
     reading.join().unwrap();
-    worker.assert_told(told);
+    worker.assert_delivered(delivered);
 }
 
-/// What was told before that it still gets, though it follows no longer.
-fn a_follower_leaves_the_room() {
-    let (mut worker, mut registry) = following(&[None, None]);
-    let told: &[Told<'_>] = &[&[&["a"]], &[&["a", "bb"]]];
+/// It still gets what was published before, though it is detached.
+fn an_attached_outbox_leaves_the_room() {
+    let (mut worker, mut registry) = attached(&[None, None]);
+    let delivered: &[Delivered<'_>] = &[&[&["a"]], &[&["a", "bb"]]];
     let publishing = thread::spawn(move || {
         registry.broadcast("a");
         registry.leave(0);
         registry.broadcast("bb");
     });
-    worker.flush_until(told);
+    worker.flush_until(delivered);
     publishing.join().unwrap();
-    worker.assert_told(told);
+    worker.assert_delivered(delivered);
 }
 
-fn a_follower_leaves_the_room_and_comes_back() {
-    let (mut worker, mut registry) = following(&[None, None]);
-    let told: &[Told<'_>] = &[&[&["a", "cc"]], &[&["a", "bbbb", "cc"]]];
+fn an_attached_outbox_leaves_the_room_and_comes_back() {
+    let (mut worker, mut registry) = attached(&[None, None]);
+    let delivered: &[Delivered<'_>] = &[&[&["a", "cc"]], &[&["a", "bbbb", "cc"]]];
     let publishing = thread::spawn(move || {
         registry.broadcast("a");
         registry.leave(0);
@@ -241,9 +245,9 @@ fn a_follower_leaves_the_room_and_comes_back() {
         registry.join(0);
         registry.broadcast("cc");
     });
-    worker.flush_until(told);
+    worker.flush_until(delivered);
     publishing.join().unwrap();
-    worker.assert_told(told);
+    worker.assert_delivered(delivered);
 }
 
 /// Its transport gets to serve it while it is seated and pushed to.
@@ -257,13 +261,13 @@ fn a_client_is_attached_while_it_is_pushed_to() {
 fn a_client_moves_from_polling_while_it_is_pushed_to() {
     let workers = Arc::new(Workers::new());
     let (poller, worker) = (workers.claim().unwrap(), Worker::new(&workers, &[None]));
-    worker.clients[0].outbox.attach(Home { worker: poller, slot: 7 }, Taker::Polls);
+    worker.clients[0].outbox.set_home(Home { worker: poller, slot: 7 }, Taker::Polls);
     attach_while_it_is_pushed_to(worker);
 }
 
 fn attach_while_it_is_pushed_to(mut worker: Worker) {
     let mut registry = Registry::new(&worker.workers, worker.outboxes());
-    let told: &[Told<'_>] = &[&[&["a", "bb", "ccc"]]];
+    let delivered: &[Delivered<'_>] = &[&[&["a", "bb", "ccc"]]];
     let publishing = thread::spawn(move || {
         registry.broadcast_to(&[0], "a");
         registry.join(0);
@@ -272,14 +276,14 @@ fn attach_while_it_is_pushed_to(mut worker: Worker) {
     });
     worker.attach();
     worker.clients[0].write();
-    worker.flush_until(told);
+    worker.flush_until(delivered);
     publishing.join().unwrap();
-    worker.assert_told(told);
+    worker.assert_delivered(delivered);
 }
 
 /// All that comes before is written, and the worker sees that it closes.
 fn an_outbox_is_closed() {
-    let (mut worker, mut registry) = following(&[None]);
+    let (mut worker, mut registry) = attached(&[None]);
     let (workers, outbox) = (worker.workers.clone(), worker.clients[0].outbox.clone());
     let publishing = thread::spawn(move || {
         registry.broadcast("a");
@@ -295,7 +299,7 @@ fn an_outbox_is_closed() {
 
 /// As the server does when it stops: what was published before is written.
 fn all_are_closed() {
-    let (mut worker, mut registry) = following(&[None, None]);
+    let (mut worker, mut registry) = attached(&[None, None]);
     let publishing = thread::spawn(move || {
         registry.broadcast("a");
         registry.broadcast_to(&[1], "bb");
@@ -303,12 +307,12 @@ fn all_are_closed() {
     });
     (0..2).for_each(|slot| worker.flush_until_ended(slot));
     publishing.join().unwrap();
-    worker.assert_told(&[&[&["a"]], &[&["a", "bb"]]]);
+    worker.assert_delivered(&[&[&["a"]], &[&["a", "bb"]]]);
 }
 
-/// Whoever drops it, the worker sees that.
+/// Whichever thread drops it, the worker notices.
 fn an_outbox_is_dropped() {
-    let (mut worker, mut registry) = following(&[None]);
+    let (mut worker, mut registry) = attached(&[None]);
     let (workers, outbox) = (worker.workers.clone(), worker.clients[0].outbox.clone());
     let publishing = thread::spawn(move || {
         registry.broadcast("a");
@@ -326,8 +330,8 @@ fn an_outbox_is_dropped() {
 
 /// A client that takes nothing is over its limits once it is blocked, and the worker sees that.
 fn a_client_that_does_not_read_is_evicted() {
-    let (mut worker, mut registry) = following(&[Some(0), None]);
-    registry.limits = Limits { bytes: 0, ..LIMITS };
+    let (mut worker, mut registry) = attached(&[Some(0), None]);
+    registry.limits = OutboxLimits { bytes: 0, ..LIMITS };
     let publishing = thread::spawn(move || {
         registry.broadcast("a");
         registry.broadcast("bb");
@@ -350,29 +354,29 @@ fn two_workers_share_the_log() {
     let outboxes = [worker.outboxes(), other.outboxes()].concat();
     let mut registry = Registry::new(&workers, outboxes);
     (0..2).for_each(|member| registry.join(member));
-    let told: &[Told<'_>] = &[&[&["a", "bb"]]];
+    let delivered: &[Delivered<'_>] = &[&[&["a", "bb"]]];
     let flushing = thread::spawn(move || {
-        other.flush_until(told);
+        other.flush_until(delivered);
         other
     });
     let publishing = thread::spawn(move || {
         registry.broadcast("a");
         registry.broadcast("bb");
     });
-    worker.flush_until(told);
+    worker.flush_until(delivered);
     publishing.join().unwrap();
-    worker.assert_told(told);
-    flushing.join().unwrap().assert_told(told);
+    worker.assert_delivered(delivered);
+    flushing.join().unwrap().assert_delivered(delivered);
 }
 
 /// It fails after it has appended and pushed, before it has marked, and tries again; the second time to another room.
 fn the_registry_fails_in_the_middle_of_a_broadcast() {
     let (mut worker, mut registry) = server(&[None, None, None]);
     registry.join(0);
-    // Apart: it has something waiting.
+    // Detached: it has something waiting.
     send(&worker.workers, &worker.clients[1].outbox, "first");
     registry.join(1);
-    let told: &[Told<'_>] = &[&[&["a"]], &[&["first", "a"]], &[&["bb"]]];
+    let delivered: &[Delivered<'_>] = &[&[&["a"]], &[&["first", "a"]], &[&["bb"]]];
     let publishing = thread::spawn(move || {
         let frame = text_frame("a");
         registry.seq += 1;
@@ -385,15 +389,15 @@ fn the_registry_fails_in_the_middle_of_a_broadcast() {
         registry.restart();
         registry.push(2, &frame);
     });
-    worker.flush_until(told);
+    worker.flush_until(delivered);
     publishing.join().unwrap();
-    worker.assert_told(told);
+    worker.assert_delivered(delivered);
 }
 
 /// The registry waits while it is too far ahead, and goes on when the worker has come around or sleeps.
 fn the_registry_waits_for_the_worker() {
     let (mut worker, mut registry) = server(&[None]);
-    let told: &[Told<'_>] = &[&[&["a", "bb", "end"]]];
+    let delivered: &[Delivered<'_>] = &[&[&["a", "bb", "end"]]];
     let publishing = thread::spawn(move || {
         for text in ["a", "bb"] {
             let is_ahead = registry.workers.published(2 << 20);
@@ -404,9 +408,9 @@ fn the_registry_waits_for_the_worker() {
         }
         registry.broadcast_to(&[0], "end");
     });
-    worker.flush_until(told);
+    worker.flush_until(delivered);
     publishing.join().unwrap();
-    worker.assert_told(told);
+    worker.assert_delivered(delivered);
 }
 
 fn assert_beginning(wire: &[&str], all: &[&str]) {

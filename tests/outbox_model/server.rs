@@ -1,5 +1,5 @@
 //! The registry's and a worker's side of the hand-off, reduced to the steps that touch outboxes: `actors/room_registry.rs`,
-//! `transport/websocket.rs` and `transport/worker.rs` take the same ones.
+//! `transport/websocket/socket.rs` and `transport/worker.rs` take the same ones.
 
 use std::{
     future::Future,
@@ -15,14 +15,14 @@ use crate::{
     frame::Frame,
     membership::Member,
     outbox::{
-        Burst, Follower, Home, Limits, Marks, Next, Outbox, Position, Push, Seq, Taker, Waiting, WorkerId, Workers,
+        Burst, FromLog, Home, Marks, Next, Outbox, OutboxLimits, Position, Seq, Taker, Waiting, WorkerId, Workers,
     },
     sync::Mutex,
 };
 
 /// Nobody is over them.
-pub(crate) const LIMITS: Limits =
-    Limits { bytes: usize::MAX, age: Duration::from_secs(1000), lag: Duration::from_secs(1000) };
+pub(crate) const LIMITS: OutboxLimits =
+    OutboxLimits { bytes: usize::MAX, age: Duration::from_secs(1000), lag: Duration::from_secs(1000) };
 
 pub(crate) fn frame(text: &str) -> Arc<Frame> {
     Frame::text(clock::now(), |out| out.extend_from_slice(text.as_bytes()))
@@ -32,7 +32,7 @@ pub(crate) fn frame(text: &str) -> Arc<Frame> {
 pub(crate) fn block_on<R>(future: impl Future<Output = R>) -> R {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(result) => result,
-        Poll::Pending => unreachable!("whoever waits blocks"),
+        Poll::Pending => unreachable!("a waiting thread blocks"),
     }
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct Registry {
     pub(crate) workers: Arc<Workers>,
     /// By member.
     pub(crate) seats: Vec<Arc<Outbox>>,
-    pub(crate) limits: Limits,
+    pub(crate) limits: OutboxLimits,
     pub(crate) seq: Seq,
     marks: Marks,
 }
@@ -61,8 +61,8 @@ impl Registry {
     /// A broadcast, as far as an attempt comes before it marks.
     pub(crate) fn append_and_push(&mut self, frame: &Arc<Frame>) {
         let appended = self.workers.log().append(self.seq, frame);
-        appended.apart.into_iter().for_each(|member| self.push(member, frame));
-        if appended.followers > 0 {
+        appended.detached.into_iter().for_each(|member| self.push(member, frame));
+        if appended.attached > 0 {
             self.marks.add_log();
         }
     }
@@ -75,10 +75,8 @@ impl Registry {
     }
 
     pub(crate) fn push(&mut self, member: Member, frame: &Arc<Frame>) {
-        match self.seats[member as usize].push(self.seq, frame, &self.limits) {
-            Push::QueuedUnseen(home) | Push::Evicted(Some(home)) => self.marks.add(home),
-            Push::Queued | Push::Coalesced | Push::Dropped | Push::Evicted(None) => {}
-        }
+        let pushed = self.seats[member as usize].push(self.seq, frame, &self.limits);
+        pushed.unmarked().into_iter().for_each(|home| self.marks.add(home));
     }
 
     fn mark(&mut self) {
@@ -104,10 +102,7 @@ impl Registry {
 
 /// To one client only, from any thread.
 pub(crate) fn send(workers: &Workers, outbox: &Outbox, text: &str) {
-    match outbox.push_direct(&frame(text), &LIMITS) {
-        Push::QueuedUnseen(home) | Push::Evicted(Some(home)) => workers.mark(home),
-        Push::Queued | Push::Coalesced | Push::Dropped | Push::Evicted(None) => {}
-    }
+    outbox.push_direct(&frame(text), &LIMITS).unmarked().into_iter().for_each(|home| workers.mark(home));
 }
 
 /// From any thread, once what waits is sent.
@@ -198,17 +193,17 @@ impl Client {
 
     /// Returns where what it then still lacks of the log begins.
     fn write_log(&mut self, round: &mut Round<'_>) -> Option<Position> {
-        let (from, to) = match self.outbox.follower(round.began) {
-            Follower::No => return None,
-            Follower::Blocked(at) => return Some(at),
-            Follower::Own => {
+        let (from, to) = match self.outbox.take_log(round.began) {
+            FromLog::Detached => return None,
+            FromLog::Blocked(at) => return Some(at),
+            FromLog::OwnFirst => {
                 self.write();
                 return None;
             }
-            Follower::Lacks { from, to } => (from, to),
+            FromLog::Segment { from, to } => (from, to),
         };
         let lacks = round.burst.between(from, to, round.workers.log());
-        let lacks = lacks.expect("the log keeps what a follower lacks").to_vec();
+        let lacks = lacks.expect("the log keeps what an attached outbox lacks").to_vec();
         let written = self.send(&lacks);
         let next = self.outbox.advance(written, clock::now());
         if written < lacks.len() {
@@ -249,7 +244,7 @@ impl Worker {
 
     pub(crate) fn attach(&self) {
         for (slot, client) in self.clients.iter().enumerate() {
-            client.outbox.attach(self.home(slot), Taker::Stream);
+            client.outbox.set_home(self.home(slot), Taker::Stream);
         }
     }
 
@@ -258,8 +253,8 @@ impl Worker {
     }
 
     /// Flushes until each client has as many bytes as these frames, or is closed. If a wake-up is lost, that is never.
-    pub(crate) fn flush_until(&mut self, told: &[&[&[&str]]]) {
-        let sizes: Vec<usize> = told.iter().map(|sources| size(sources)).collect();
+    pub(crate) fn flush_until(&mut self, delivered: &[&[&[&str]]]) {
+        let sizes: Vec<usize> = delivered.iter().map(|sources| size(sources)).collect();
         let mut slots = Vec::new();
         while self.clients.iter().zip(&sizes).any(|(client, size)| client.wire.len() < *size && client.ended.is_none())
         {
@@ -301,9 +296,9 @@ impl Worker {
         log.taken(self.id, taken);
     }
 
-    /// All threads are done: nothing more comes, and each client has what these sources told it, each in its order.
-    pub(crate) fn assert_told(&mut self, told: &[&[&[&str]]]) {
-        for (client, sources) in self.clients.iter_mut().zip(told) {
+    /// All threads are done: nothing more comes, and each client has what these sources delivered, each in order.
+    pub(crate) fn assert_delivered(&mut self, delivered: &[&[&[&str]]]) {
+        for (client, sources) in self.clients.iter_mut().zip(delivered) {
             client.write();
             assert_eq!(client.outbox.backlog(), 0);
             let wire = texts(&client.wire);
@@ -319,7 +314,7 @@ fn size(sources: &[&[&str]]) -> usize {
     sources.iter().copied().flatten().map(|text| frame(text).websocket().len()).sum()
 }
 
-/// Those that a source told.
+/// The frames of one source.
 fn of<'a>(source: &[&str], wire: &[&'a str]) -> Vec<&'a str> {
     wire.iter().copied().filter(|text| source.contains(text)).collect()
 }

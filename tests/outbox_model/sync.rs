@@ -1,4 +1,4 @@
-//! In the place of `src/sync.rs`: the model checker's parts, which let it decide who goes on after each of their steps.
+//! In the place of `src/sync.rs`: the model checker's parts, which let it decide which thread continues after each of their steps.
 
 use std::future::{self, Ready};
 

@@ -80,7 +80,7 @@ impl Browser {
         self.posts.as_mut().unwrap().request(Request::new("POST", &url).body(body)).await
     }
 
-    /// The session ends: the client is told so once, and is unknown from then on.
+    /// The session ends: the client is notified once, and is unknown from then on.
     pub(crate) async fn assert_closed(&mut self) {
         self.reconnect().await;
         let last = self.poll().await;

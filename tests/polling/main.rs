@@ -8,6 +8,12 @@
 
 mod bad_input;
 mod browser;
+#[path = "../support/hostile.rs"]
+mod hostile;
+mod other_clients;
+#[allow(dead_code, reason = "shared with the other tests of the program")]
+#[path = "../support/program.rs"]
+mod program;
 mod requests;
 mod server;
 mod sessions;

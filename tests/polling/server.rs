@@ -1,11 +1,6 @@
 //! The started server, and HTTP by hand.
 
-use std::{
-    io::{BufRead, BufReader},
-    net::SocketAddr,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::{net::SocketAddr, process::Stdio, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::{
@@ -14,36 +9,21 @@ use tokio::{
     time::timeout,
 };
 
+use crate::program::{self, Program, SERVE, command, deref_to_program};
+
 /// Far above what a healthy server needs on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 pub(crate) const JOB: &str = "4b2c1f0e-7c3f-4f0f-9a53-2f6d1b7f6c21";
 
-pub(crate) struct Server {
-    child: Child,
-    pub(crate) browsers: SocketAddr,
-    pub(crate) manager: SocketAddr,
-}
+/// A running server, which the end of its stdin stops. Dropping it kills it.
+pub(crate) struct Server(Program);
 
 impl Server {
     pub(crate) fn start(options: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_flamenco-webupdates"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--manager-listen", "127.0.0.1:0", "--events-from-stdin"])
-            .args(options)
-            .env("RUST_LOG", "warn")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut ready = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut ready).unwrap();
-        let address = |name: &str| {
-            let (_, rest) =
-                ready.split_once(&format!("{name}=http://")).unwrap_or_else(|| panic!("not ready: {ready:?}"));
-            rest.split_whitespace().next().unwrap().parse().unwrap()
-        };
-        let (browsers, manager) = (address("browsers"), address("manager"));
-        Self { child, browsers, manager }
+        let mut command = command(&[&SERVE[..], &["--events-from-stdin"], options].concat());
+        command.stdin(Stdio::piped());
+        Self(Program::start(command))
     }
 
     /// Publishes one update of a job for each number.
@@ -73,19 +53,9 @@ impl Server {
         serde_json::from_slice(&answer.body).unwrap()
     }
 
-    /// Asks for the figures until they are as they should be.
+    /// Reads the stats until `check` accepts them.
     pub(crate) async fn until(&self, what: &str, check: impl Fn(&Value) -> bool) {
-        let mut stats = Value::Null;
-        let asked = timeout(DEADLINE, async {
-            loop {
-                stats = self.stats().await;
-                if check(&stats) {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        });
-        asked.await.unwrap_or_else(|_| panic!("waited for {what}: {stats}"));
+        program::until(what, async || self.stats().await, check).await;
     }
 
     /// Waits until that many sessions have ended for this reason, and for no other.
@@ -96,31 +66,13 @@ impl Server {
         assert_eq!(reasons.values().filter_map(Value::as_u64).sum::<u64>(), count, "{stats}");
     }
 
-    /// Has it stop as it should.
-    pub(crate) fn begin_stop(&mut self) {
-        drop(self.child.stdin.take());
-    }
-
+    /// Waits until the server has ended by itself, successfully.
     pub(crate) async fn stopped(mut self) {
-        let ended = timeout(DEADLINE, async {
-            loop {
-                if let Some(status) = self.child.try_wait().unwrap() {
-                    return status;
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        });
-        assert!(ended.await.unwrap().success());
+        assert!(self.ended().await.success());
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+deref_to_program!(Server);
 
 /// A connection that is kept alive.
 pub(crate) struct Connection {
@@ -175,7 +127,7 @@ impl<'a> Request<'a> {
     }
 
     fn bytes(&self) -> Vec<u8> {
-        let mut head = format!("{} {} HTTP/1.1\r\nhost: farm\r\n", self.method, self.target);
+        let mut head = format!("{} {} HTTP/1.1\r\nhost: localhost\r\n", self.method, self.target);
         for (name, value) in self.headers {
             head += &format!("{name}: {value}\r\n");
         }

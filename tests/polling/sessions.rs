@@ -151,7 +151,7 @@ async fn a_client_that_goes_while_it_waits_is_gone() {
 }
 
 #[actix_rt::test]
-async fn a_silent_client_is_told_and_gone() {
+async fn a_silent_client_is_closed() {
     let server = Server::start(&["--ping-interval", "500ms", "--ping-timeout", "500ms"]);
     let mut waiting = Browser::open(&server).await;
     let _absent = Browser::open(&server).await;
@@ -202,7 +202,7 @@ async fn a_stop_closes_polls_politely() {
         browser.begin_poll().await;
     }
     let begun = clock::now();
-    server.begin_stop();
+    server.end_stdin();
     let last = between_polls.poll().await;
     assert_eq!(numbers(&last), [1]);
     let end = if last.last().unwrap() == "1" { vec!["1".to_owned()] } else { between_polls.poll().await };

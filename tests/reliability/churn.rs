@@ -65,7 +65,7 @@ async fn churn(address: SocketAddr, stopped: watch::Receiver<Option<u64>>) -> u6
     sessions
 }
 
-/// Gets every event in order, whoever comes and goes, up to the last one.
+/// Receives every event in order up to the last one, while other clients come and go.
 async fn watch(address: SocketAddr, mut stopped: watch::Receiver<Option<u64>>) {
     let mut browser = Browser::connect(address).await;
     let mut seen = InOrder::default();

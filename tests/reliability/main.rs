@@ -13,6 +13,10 @@
 mod churn;
 mod hostile;
 mod panics;
+#[allow(dead_code, reason = "shared with the other tests of the program")]
+#[path = "../support/program.rs"]
+mod program;
 mod restart;
+mod resume;
 mod slow_clients;
 mod support;

@@ -155,8 +155,8 @@ fn a_poison_broadcast_is_dropped_named_and_counted() {
             }
             let stats = server.stats().await;
             assert_eq!((&stats["restarts"], &stats["poisoned"]), (&2.into(), &1.into()), "{actor}");
-            let told = || async { server.log().contains("dropped") };
-            eventually("the log tells what was dropped", Duration::from_secs(20), told).await;
+            let dropped = || async { server.log().contains("dropped") };
+            eventually("the log to name what was dropped", Duration::from_secs(20), dropped).await;
             let log = server.log();
             let line = log.lines().find(|line| line.contains("dropped")).unwrap_or_else(|| panic!("{log}"));
             assert!(line.contains(r#"job-update event (id "event-2")"#), "{line}");
@@ -221,13 +221,16 @@ fn beyond_the_restart_budget_the_process_ends_with_code_3() {
         }
         // Each event takes two of them: it is tried twice and dropped.
         let body = events::batch(1..=6, events::job);
-        let head = "POST /api/events HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n";
+        let head = "POST /api/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
         let _ = manager.request(&format!("{head}content-length: {}\r\n\r\n{body}", body.len())).await;
-        let status = server.ended(Duration::from_secs(5)).await.expect("the server gives up");
+        let status = server.ended_within(Duration::from_secs(5)).await.expect("the server gives up");
         assert_eq!(status.code(), Some(3));
         eventually("its log is read", Duration::from_secs(5), || async { server.log().contains("error:") }).await;
         let log = server.log();
-        assert!(log.contains("error: room-registry failed more than 10 times within 10 s and is given up"), "{log}");
+        assert!(
+            log.contains("error: room-registry failed more than 10 times within 10 s and is not restarted again"),
+            "{log}"
+        );
         assert_eq!(log.lines().filter(|line| line.contains("panic at")).count(), 11, "one line for each panic\n{log}");
     });
 }
@@ -244,5 +247,91 @@ fn healthz_is_red_while_the_registry_does_not_answer() {
         eventually("it is red", Duration::from_secs(5), red).await;
         publishing.await.unwrap();
         assert_eq!(server.healthz().await.status, 200);
+    });
+}
+
+#[test]
+fn tasks_that_fail_are_started_again() {
+    run(Duration::from_secs(60), || async {
+        for task in ["flusher", "sweep"] {
+            let server = Server::start(&[]);
+            let mut browser = Browser::connect(server.browsers).await;
+            browser.subscribe(0, "subscribe", "allWorkers", |_| ()).await;
+            let mut manager = server.manager().await;
+            manager.arm(&format!(r#"{{"actor":"{task}","when":"next-publish"}}"#)).await;
+            // The flusher fails with the first of these in its hands.
+            for number in 1..=100 {
+                manager.publish(&events::worker(number)).await;
+            }
+            let failed = || async { server.stats().await["restarts"] == 1 };
+            eventually(&format!("the {task} fails"), Duration::from_secs(20), failed).await;
+            let mut workers = InOrder::default();
+            while workers.last() < 100 {
+                let Incoming::Text(text) = browser.next().await else { panic!("no event") };
+                if let Some(number) = events::number(text, "/workers") {
+                    workers.took(number);
+                }
+            }
+            assert_eq!(workers.first(), Some(1));
+            let said = || async { server.log().contains(&format!("{task} failed and is restarted")) };
+            eventually("its log is read", Duration::from_secs(5), said).await;
+        }
+    });
+}
+
+#[test]
+fn a_worker_whose_thread_ends_ends_the_process_with_code_3() {
+    run(Duration::from_secs(60), || async {
+        let mut server = Server::start(&[]);
+        let mut browser = Browser::connect(server.browsers).await;
+        server.manager().await.arm(r#"{"actor":"sweep","when":"end-thread"}"#).await;
+        assert!(matches!(browser.next().await, Incoming::End { .. }), "its page comes back to the next process");
+        let status = server.ended_within(Duration::from_secs(5)).await.expect("it cannot go on");
+        assert_eq!(status.code(), Some(3));
+        let said = || async { server.log().contains("has ended and cannot be restarted") };
+        eventually("its log is read", Duration::from_secs(5), said).await;
+    });
+}
+
+/// What the flusher had in hand was the order to close all connections.
+#[test]
+fn a_flusher_that_fails_when_the_server_stops_closes_all_connections_all_the_same() {
+    run(Duration::from_secs(60), || async {
+        let mut server = Server::start(&["--workers", "1", "--shutdown-timeout", "40s"]);
+        let mut browser = Browser::connect(server.browsers).await;
+        server.manager().await.arm(r#"{"actor":"flusher","when":"next-publish"}"#).await;
+        server.terminate();
+        assert_eq!(browser.next().await, Incoming::Close(1001));
+        drop(browser);
+        let status = server.ended_within(Duration::from_secs(20)).await.expect("nobody is left");
+        assert_eq!(status.code(), Some(0));
+        let said = || async { server.log().contains("flusher failed and is restarted") };
+        eventually("its log is read", Duration::from_secs(5), said).await;
+    });
+}
+
+#[test]
+fn a_demo_that_fails_begins_anew() {
+    run(Duration::from_secs(60), || async {
+        let server = Server::start(&["--demo"]);
+        server.manager().await.arm(r#"{"actor":"demo","when":"next-publish"}"#).await;
+        let failed = || async { server.stats().await["restarts"] == 1 };
+        eventually("the demo fails", Duration::from_secs(20), failed).await;
+        let before = server.stats().await["sources"]["demo"]["events"].as_u64();
+        let goes_on = || async { server.stats().await["sources"]["demo"]["events"].as_u64() > before };
+        eventually("the demo goes on", Duration::from_secs(20), goes_on).await;
+    });
+}
+
+#[test]
+fn a_reader_of_stdin_that_fails_ends_the_process_with_code_3() {
+    run(Duration::from_secs(60), || async {
+        let mut server = Server::start(&["--events-from-stdin"]);
+        server.manager().await.arm(r#"{"actor":"stdin","when":"next-publish"}"#).await;
+        server.write_stdin(&format!("{}\n", events::job(1)));
+        let status = server.ended_within(Duration::from_secs(5)).await.expect("it cannot go on");
+        assert_eq!(status.code(), Some(3));
+        let said = || async { server.log().contains("error: stdin has ended and cannot be restarted") };
+        eventually("its log is read", Duration::from_secs(5), said).await;
     });
 }

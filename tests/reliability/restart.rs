@@ -7,7 +7,6 @@ use std::{
 };
 
 use flamenco_webupdates::clock;
-use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -57,8 +56,8 @@ fn everybody_comes_back_after_a_restart() {
         assert_eq!(server.stats().await["sessions"]["total"], clients);
 
         let stop = clock::now();
-        kill_process(Pid::from_raw(server.pid().cast_signed()).unwrap(), Signal::TERM).unwrap();
-        let ended = server.ended(Duration::from_secs(15)).await.expect("it ends");
+        server.terminate();
+        let ended = server.ended_within(Duration::from_secs(15)).await.expect("it ends");
         let stopped = clock::now();
         assert!(ended.success(), "{ended}: {}", server.log());
         let [same, manager] = [server.browsers, server.manager].map(|address| address.to_string());
@@ -84,7 +83,7 @@ fn everybody_comes_back_after_a_restart() {
             })
         );
         assert_eq!(again.stats().await["sessions"]["total"], clients);
-        // Nobody is to be told by a machine that is busy with other things that it is slow.
+        // A busy test machine must not look like a slow client.
         let (stopping, coming) = if long() { (2, 4) } else { (8, 20) };
         assert!(stopped - stop <= Duration::from_secs(stopping), "it takes {:?} to stop", stopped - stop);
         assert!(gone <= Duration::from_secs(stopping), "connections stay for {gone:?}");

@@ -8,16 +8,18 @@ use std::{
 
 use flamenco_webupdates::clock;
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
     sync::{Barrier, watch},
     task::JoinSet,
 };
 
 use crate::support::{
-    browser::{Browser, Incoming},
+    browser::{Browser, Incoming, frame},
     events::{self, InOrder},
-    eventually, long, run,
+    eventually,
+    http::Connection,
+    long, run,
     server::Server,
     sized,
 };
@@ -45,7 +47,7 @@ struct Outcome {
 }
 
 #[test]
-fn stalled_clients_are_evicted_and_harm_nobody() {
+fn stalled_clients_are_evicted_and_harm_no_others() {
     let (clients, stalled) = sized((200, 20), (1000, 100));
     let rounds = sized(1, 3);
     let load = |stalled| Load { healthy: clients - stalled, stalled, events_per_second: 50, seconds: 20 };
@@ -76,7 +78,7 @@ fn stalled_clients_are_evicted_and_harm_nobody() {
         assert!(with.held <= MIB, "{} bytes are held for each", with.held);
         // Nothing was waiting for 10 s, the outbox's limit, before these had passed.
         assert!(with.evicted_after <= Duration::from_secs(10 + 15));
-        // A busy machine may be late, but nobody waits for those who do not read.
+        // A busy machine may be late, but no client waits for those that do not read.
         assert!(with.p99 <= Duration::from_secs(1), "the others wait");
         if long() {
             assert!(with.p99 <= without_p99.mul_f64(1.5), "the others suffer");
@@ -218,4 +220,86 @@ async fn read_slowly(address: SocketAddr, ready: Arc<Barrier>, total: u64) {
             seen.took(events::number(&text, "/jobs").unwrap());
         }
     }
+}
+
+/// One that asks for more and more and takes none of it: the answers wait in the kernel, which takes little of them.
+#[test]
+fn a_polling_client_that_does_not_read_holds_little() {
+    run(Duration::from_secs(60), || async {
+        let server = Server::start(&[]);
+        let mut manager = server.manager().await;
+        let opened = server_session(&server).await;
+        let mut stream = narrow(server.browsers).await;
+        let poll = format!("GET /socket.io/?EIO=3&transport=polling&sid={opened} HTTP/1.1\r\nhost: farm\r\n\r\n");
+        let mut held = 0;
+        for number in 1..=100 {
+            manager.publish(&events::padded_job(number, 50_000)).await;
+            // It is closed at the latest when too much waits for it.
+            let _ = stream.write_all(poll.as_bytes()).await;
+            held = held.max(server.unsent().iter().sum());
+        }
+        assert!(held > 0, "something waits");
+        assert!(held <= 512 * 1024, "the kernel holds {held} bytes");
+    });
+}
+
+async fn server_session(server: &Server) -> String {
+    let mut connection = Connection::open(server.browsers).await;
+    let opened = connection.get("/socket.io/?EIO=3&transport=polling").await;
+    opened.body.split_once("\"sid\":\"").unwrap().1.split('"').next().unwrap().to_owned()
+}
+
+/// Five talk as much as they may, 400 KB a second in all; some of the others read a sixth of that, some next to nothing.
+#[test]
+fn no_client_is_evicted_because_others_chat() {
+    let (readers, seconds) = sized((10, 8), (100, 30));
+    run(Duration::from_secs(90), || async move {
+        // Once as it is by default, and once with nothing between the talkers and the outboxes.
+        for options in [&[][..], &["--max-chat-bytes-per-second", "0"]] {
+            let server = Server::start(&[&["--outbox-age", "4s"], options].concat());
+            let mut reading = JoinSet::new();
+            for _ in 0..readers {
+                reading.spawn(read_at(64 * 1024, server.browsers, seconds));
+                reading.spawn(read_at(1024, server.browsers, seconds));
+            }
+            let mut talking = JoinSet::new();
+            for _ in 0..5 {
+                talking.spawn(talk(server.browsers, seconds));
+            }
+            reading.join_all().await;
+            talking.join_all().await;
+            let stats = server.stats().await;
+            assert_eq!(stats["disconnects"]["too-slow"], 0, "{stats}");
+            let (refused, left_out) = (&stats["refused"]["too-much-chat"], &stats["chat_left_out"]);
+            let is_held_back = if options.is_empty() { refused } else { left_out };
+            assert!(is_held_back.as_u64().unwrap() > 0, "{stats}");
+        }
+    });
+}
+
+async fn read_at(bytes_per_second: usize, address: SocketAddr, seconds: u64) {
+    let mut browser = Browser::greeted(narrow(address).await).await;
+    let mut ticks = tokio::time::interval(Duration::from_millis(125));
+    let mut buffer = vec![0; bytes_per_second / 8];
+    for _ in 0..8 * seconds {
+        ticks.tick().await;
+        match tokio::time::timeout(Duration::from_millis(100), browser.stream.read_exact(&mut buffer)).await {
+            Ok(read) => drop(read.expect("the server closed it")),
+            // Nothing is said for the moment.
+            Err(_) => continue,
+        }
+    }
+}
+
+async fn talk(address: SocketAddr, seconds: u64) {
+    let browser = Browser::connect(address).await;
+    let (mut read, mut write) = browser.stream.into_split();
+    let reading = tokio::spawn(async move { tokio::io::copy(&mut read, &mut tokio::io::sink()).await });
+    let text = format!(r#"42["/chat",{{"name":"a","text":"{}"}}]"#, "x".repeat(8000));
+    let mut ticks = tokio::time::interval(Duration::from_millis(100));
+    for _ in 0..10 * seconds {
+        ticks.tick().await;
+        write.write_all(&frame(0x81, text.as_bytes())).await.unwrap();
+    }
+    reading.abort();
 }

@@ -5,9 +5,9 @@ use std::io::{BufRead, BufReader};
 use tokio::net::TcpStream;
 
 use crate::support::{
-    authority::{Authority, Folder},
+    authority::{Authority, Folder, Signed},
     http::{Connection, Request},
-    server::{JOB, PORTS, Server, program, refusal},
+    server::{JOB, SERVE, Server, program, refusal},
     stub, within,
 };
 
@@ -44,25 +44,49 @@ async fn a_certificate_that_is_not_trusted_is_one_sentence() {
     let trusted = folder.write("authorities.pem", &authority.pem());
     let stranger = folder.write("stranger.pem", &Authority::new().pem());
     let for_another = authority.sign_for(&["farm.example"]);
+    // What `openssl req -x509` makes by default.
+    let own = Authority::for_names(&["localhost"]);
+    let trusts_own = folder.write("own.pem", &own.pem());
+    let of_authority = "its certificate is not trusted: it is the certificate of an authority, as `openssl req -x509` \
+        makes it; make it again with -addext basicConstraints=critical,CA:FALSE";
     for (signed, trusts, expected) in [
         (
             authority.sign(),
             &stranger,
             "its certificate is not trusted: no authority that this system trusts has signed it",
         ),
+        (own.itself(), &trusts_own, of_authority),
+        (own.itself(), &stranger, of_authority),
         (for_another, &trusted, "its certificate is not trusted: it is for another host name than the one asked for"),
     ] {
         let (address, _) = stub::serve(Some(signed.acceptor()), async |_| Some(stub::answer("404 Not Found", "")));
         let url = format!("https://localhost:{}", address.port());
         let mut watch = program(&["watch", &url]);
         watch.env("SSL_CERT_FILE", trusts);
-        let mut serve = program(&[&PORTS[..], &["--manager", &url]].concat());
+        let mut serve = program(&[&SERVE[..], &["--manager", &url]].concat());
         serve.env("SSL_CERT_FILE", trusts);
         for command in [watch, serve] {
             let refusal = refusal(command).await;
             assert!(refusal.contains(expected) && refusal.contains(&url), "{refusal}");
         }
     }
+}
+
+#[actix_rt::test]
+async fn a_certificate_that_signs_itself_is_trusted_by_its_file() {
+    let (own, folder) = (Signed::by_itself(&["localhost"]), Folder::new());
+    let trusted = folder.write("own.pem", &own.certificate);
+    let (address, heard) = stub::serve(Some(own.acceptor()), async |_| Some(stub::answer("404 Not Found", "")));
+    let url = format!("https://localhost:{}", address.port());
+    let mut watch = program(&["watch", &url]).env("SSL_CERT_FILE", trusted).spawn().unwrap();
+    let request = async {
+        while heard.heads().is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    within("a request to come through", request).await;
+    watch.kill().unwrap();
+    watch.wait().unwrap();
 }
 
 #[actix_rt::test]
@@ -75,7 +99,7 @@ async fn a_manager_may_be_spoken_to_over_tls() {
         async move { Some(stub::answer("200 OK", &body)) }
     });
     let url = format!("https://localhost:{}", manager.port());
-    let mut command = program(&[&PORTS[..], &["--manager", &url]].concat());
+    let mut command = program(&[&SERVE[..], &["--manager", &url]].concat());
     command.env("SSL_CERT_FILE", &trusted);
     let server = Server::spawn(command).await;
     let mut browser = Connection::new(TcpStream::connect(server.browsers).await.unwrap());

@@ -15,7 +15,7 @@ async fn browser(to: SocketAddr) -> Connection<TcpStream> {
 }
 
 #[actix_rt::test]
-async fn nobody_is_turned_away_when_another_server_takes_over() {
+async fn no_browser_is_refused_when_another_server_takes_over() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     let mut old = Server::start_on(socket.try_clone().unwrap(), &[]).await;
@@ -46,7 +46,7 @@ async fn nobody_is_turned_away_when_another_server_takes_over() {
         }
     }
     drop(closed);
-    // Who is closed comes back, while the old one still waits for those who do not answer its goodbye.
+    // Closed clients reconnect, while the old server still waits for those that do not answer its close frame.
     assert!(old.is_running());
     let mut back = Vec::new();
     for _ in 0..50 {

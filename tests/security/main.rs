@@ -1,4 +1,4 @@
-//! Who gets in, and how: TLS on both listeners and as a client, files that are read again, forward authentication, origins, and a
+//! Access: TLS on both listeners and as a client, files that are read again, forward authentication, origins, and a
 //! second server that takes over.
 
 #![allow(
@@ -10,8 +10,13 @@
 mod auth;
 mod clients;
 mod hand_over;
+mod log;
 mod origins;
+#[allow(dead_code, reason = "shared with the other tests of the program")]
+#[path = "../support/program.rs"]
+mod program;
 mod reload;
 mod start;
 mod support;
 mod tls;
+mod trust;

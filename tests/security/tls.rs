@@ -53,6 +53,26 @@ async fn the_ready_line_says_how_each_listener_is_spoken_to() {
 }
 
 #[actix_rt::test]
+async fn a_page_that_came_without_tls_is_none_of_the_servers() {
+    let (manager, _) = stub::serve(None, async |_| {
+        Some(stub::answer("200 OK", r#"{"name":"x","version":"3.9","shortversion":"3.9","git":"x"}"#))
+    });
+    let secure = Secure::start(&["--manager", &format!("http://{manager}")]).await;
+    for (origin, is_own) in [
+        ("https://localhost", true),
+        ("wss://LOCALHOST:443", true),
+        ("http://localhost", false),
+        ("ws://localhost", false),
+    ] {
+        for request in [Request::new("GET", POLLING), Request::upgrade(WEBSOCKET), Request::upgrade("/tunnel")] {
+            let mut browser = Connection::new(secure.authority.connect(secure.server.browsers).await);
+            let status = browser.request(request.header("origin", origin)).await.status;
+            assert_eq!(status != 403, is_own, "{origin}: {status}");
+        }
+    }
+}
+
+#[actix_rt::test]
 async fn a_polling_session_moves_to_a_websocket() {
     let secure = Secure::start(&[]).await;
     let mut polls = Connection::new(secure.authority.connect(secure.server.browsers).await);
@@ -150,16 +170,16 @@ async fn a_browser_that_just_goes_has_closed_its_connection() {
 }
 
 #[actix_rt::test]
-async fn who_does_not_open_tls_is_closed_and_hurts_nobody() {
+async fn a_client_without_tls_is_closed_and_harms_no_others() {
     let secure = Secure::start(&["--handshake-timeout", "1s"]).await;
     let mut silent = TcpStream::connect(secure.server.browsers).await.unwrap();
     let mut plain = TcpStream::connect(secure.server.browsers).await.unwrap();
-    plain.write_all(b"GET /healthz HTTP/1.1\r\nhost: farm\r\n\r\n").await.unwrap();
+    plain.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     let mut said = Vec::new();
     // An alert, or nothing.
     let _ = within("plain HTTP to be closed", plain.read_to_end(&mut said)).await;
     assert!(!said.starts_with(b"HTTP"), "{said:?}");
-    within("who says nothing to be closed", silent.read_to_end(&mut said)).await.unwrap();
+    within("a silent connection to be closed", silent.read_to_end(&mut said)).await.unwrap();
     let mut connection = Connection::new(secure.authority.connect(secure.server.browsers).await);
     assert_eq!(connection.request(Request::new("GET", "/healthz")).await.status, 200);
 }
@@ -206,7 +226,7 @@ async fn the_managers_port_has_a_certificate_of_its_own() {
 }
 
 #[actix_rt::test]
-async fn a_manager_behind_is_told_that_browsers_come_over_tls() {
+async fn a_proxied_request_says_that_the_browser_uses_tls() {
     let (manager, heard) = stub::serve(None, async |_| Some(stub::answer("200 OK", r#"{"version":"3.9"}"#)));
     let secure = Secure::start(&["--manager", &format!("http://{manager}")]).await;
     let mut browser = Connection::new(secure.authority.connect(secure.server.browsers).await);

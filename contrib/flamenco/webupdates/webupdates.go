@@ -4,10 +4,10 @@
 //
 //	eventBroker.AddForwarder(webupdates.New[eventbus.EventTopic]("http://127.0.0.1:8082", ""))
 //
-// Broadcast never waits: events go to a queue of bounded length, and from there in their order to POST /api/events, one JSON
-// object per line, each published as it arrives. The server acknowledges at the end of a request, so a request ends a second
-// after its first event, or after a thousand events. What was not acknowledged is sent again, with the id it had, so that
-// the server publishes nothing twice. Of a queue that is full, because the server is away for long, the oldest events go.
+// Broadcast never blocks: events go to a bounded queue, and from there in order to POST /api/events, one JSON object per
+// line. The server publishes each line as it arrives and acknowledges at the end of the request, so a request ends a second
+// after its first event, or after a thousand events. Unacknowledged events are re-sent with their ids, so that the server
+// publishes nothing twice. If the queue is full, because the server is away for long, the oldest events are dropped.
 //
 // SPDX-License-Identifier: MIT OR Apache-2.0
 package webupdates
@@ -34,18 +34,18 @@ const (
 	maxQueuedEvents = 20_000
 	maxQueuedBytes  = 32 << 20
 
-	// How much one request may carry before it has to be acknowledged.
+	// The maximum number of events and duration of one request.
 	requestEvents = 1000
 	requestTime   = time.Second
 
-	// How long a request may take with its answer. The server pauses reading when it is overloaded.
+	// The timeout of a request with its response. The server pauses reading when it is overloaded.
 	requestTimeout = 30 * time.Second
 
 	firstPause = 100 * time.Millisecond
 	maxPause   = 3 * time.Second
 )
 
-// Forwarder is what the event broker adds. T is the broker's type for topics.
+// Forwarder sends the events of the event broker to the server. T is the broker's type for topics.
 type Forwarder[T ~string] struct {
 	url, token string
 	client     *http.Client
@@ -66,7 +66,7 @@ type event struct {
 	line   []byte
 }
 
-// New starts a forwarder to the server whose Manager's listener is at this URL. The token may be empty.
+// New starts a forwarder to the server whose Manager's port is at this URL. The token may be empty.
 func New[T ~string](url, token string) *Forwarder[T] {
 	ctx, stop := context.WithCancel(context.Background())
 	dialer := &net.Dialer{Timeout: 5 * time.Second}
@@ -82,7 +82,7 @@ func New[T ~string](url, token string) *Forwarder[T] {
 	return f
 }
 
-// Broadcast queues an event. It never waits for the server.
+// Broadcast queues an event. It never blocks.
 func (f *Forwarder[T]) Broadcast(topic T, payload interface{}) {
 	kind := kindOf(string(topic))
 	if kind == "" {
@@ -90,7 +90,7 @@ func (f *Forwarder[T]) Broadcast(topic T, payload interface{}) {
 	}
 	json, err := json.Marshal(payload)
 	if err != nil {
-		slog.Error("webupdates: an event cannot be written as JSON", "kind", kind, "error", err)
+		slog.Error("webupdates: an event cannot be encoded as JSON", "kind", kind, "error", err)
 		return
 	}
 
@@ -110,14 +110,14 @@ func (f *Forwarder[T]) Broadcast(topic T, payload interface{}) {
 	f.notify()
 }
 
-// Dropped says how many events were given up, because the queue was full or the server did not take them.
+// Dropped returns how many events were dropped, because the queue was full or the server refused them.
 func (f *Forwarder[T]) Dropped() uint64 {
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
 	return f.dropped
 }
 
-// Close sends what is queued, for at most this time, and ends the forwarder.
+// Close sends the queued events, for at most this time, and stops the forwarder.
 func (f *Forwarder[T]) Close(patience time.Duration) {
 	f.mutex.Lock()
 	f.closing = true
@@ -131,7 +131,7 @@ func (f *Forwarder[T]) Close(patience time.Duration) {
 	<-f.stopped
 }
 
-// What the ids of this process's events begin with.
+// instance is the prefix of this process's event ids.
 var instance = func() string {
 	var random [8]byte
 	if _, err := rand.Read(random[:]); err != nil {
@@ -140,7 +140,8 @@ var instance = func() string {
 	return hex.EncodeToString(random[:])
 }()
 
-// Which kind of event is sent on a topic. Empty for what the server sees to by itself, such as a job's copy of the images.
+// kindOf returns the kind of event on a topic. It is empty for events that the server derives itself, such as a job's copy
+// of an image.
 func kindOf(topic string) string {
 	switch topic {
 	case "/lifecycle":
@@ -165,13 +166,13 @@ func kindOf(topic string) string {
 	return ""
 }
 
-// notify wakes who waits for a change. The mutex is held.
+// notify wakes all goroutines that wait for a change. The mutex must be held.
 func (f *Forwarder[T]) notify() {
 	close(f.changed)
 	f.changed = make(chan struct{})
 }
 
-// forget drops the first events of the queue. The mutex is held.
+// forget drops the first events of the queue. The mutex must be held.
 func (f *Forwarder[T]) forget(count int) {
 	for _, event := range f.queue[:count] {
 		f.bytes -= len(event.line)
@@ -188,9 +189,9 @@ func (f *Forwarder[T]) run(ctx context.Context) {
 			pause, complaint = firstPause, ""
 			continue
 		}
-		// The same again and again is worth one line.
+		// A repeated error is logged once.
 		if text := err.Error(); text != complaint && ctx.Err() == nil {
-			slog.Warn("webupdates: events are kept and sent again", "error", err)
+			slog.Warn("webupdates: events are kept and re-sent", "error", err)
 			complaint = text
 		}
 		select {
@@ -218,7 +219,7 @@ func (f *Forwarder[T]) wait(ctx context.Context) bool {
 	return false
 }
 
-// send makes one request and forgets what the server took.
+// send makes one request and drops the events that the server accepted.
 func (f *Forwarder[T]) send(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -247,7 +248,7 @@ func (f *Forwarder[T]) send(ctx context.Context) error {
 		Error    string
 	}
 	if err := json.Unmarshal(text, &answer); err != nil {
-		return fmt.Errorf("the server answers %s with something that is no JSON", response.Status)
+		return fmt.Errorf("the server answers %s with something that is not JSON", response.Status)
 	}
 	body.Close()
 	f.mutex.Lock()
@@ -256,7 +257,7 @@ func (f *Forwarder[T]) send(ctx context.Context) error {
 	if response.StatusCode == http.StatusOK {
 		return nil
 	}
-	// A line that the server does not take, it never will.
+	// A refused line will always be refused.
 	if answer.Line > 0 && answer.Line == answer.Accepted+1 {
 		f.dropped++
 		body.acknowledge(answer.Line)
@@ -266,7 +267,7 @@ func (f *Forwarder[T]) send(ctx context.Context) error {
 	return fmt.Errorf("the server answers %s: %s", response.Status, answer.Error)
 }
 
-// body is that of one request: what is queued, and what comes to the queue until the request ends.
+// body is the body of one request: the queued events, and those that are queued until the request ends.
 type body[T ~string] struct {
 	forwarder *Forwarder[T]
 	ctx       context.Context
@@ -337,14 +338,14 @@ func (b *body[T]) next() (line []byte, changed <-chan struct{}, err error) {
 	return nil, f.changed, nil
 }
 
-// acknowledge forgets the first lines of this request. The mutex is held.
+// acknowledge drops the first lines of this request. The mutex must be held.
 func (b *body[T]) acknowledge(lines int) {
 	if lines = min(lines, len(b.sent)); lines > 0 {
 		b.forwarder.forget(b.forwarder.after(b.sent[lines-1]))
 	}
 }
 
-// after returns the place in the queue of the first event with a higher number. The mutex is held.
+// after returns the place in the queue of the first event with a higher number. The mutex must be held.
 func (f *Forwarder[T]) after(number uint64) int {
 	if len(f.queue) == 0 || number < f.queue[0].number {
 		return 0

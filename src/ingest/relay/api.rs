@@ -1,4 +1,4 @@
-//! The Manager's own API: what the relay asks it beside the live connection.
+//! The Manager's HTTP API, which the relay queries beside the live connection.
 
 use std::time::Duration;
 
@@ -11,44 +11,48 @@ use super::snapshot::{self, Listing, Snapshot, Version};
 use crate::{
     client::{Address, http_client, untrusted},
     farm::{
-        FieldError, Status, TaskId,
+        FieldError, JobId, Room, RoomEntity, Status, TaskId, WorkerTag,
         json::{FromJson, Members},
     },
 };
 
-/// How long an answer may take, with all of its body.
+/// The timeout of a response, including its body.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Bytes of an answer. A list of ten thousand jobs has about 10 MB.
+/// The maximum size of a response. A list of ten thousand jobs has about 10 MB.
 const MAX_ANSWER: usize = 128 << 20;
 
-/// Why the Manager's API said nothing.
+/// Why a request to the Manager's API failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     #[error("it cannot be reached: {0}")]
     Unreachable(String),
-    #[error("what answers there does not speak http: {0}")]
+    #[error("the server there does not speak HTTP: {0}")]
     NotHttp(String),
     #[error("{0}")]
     Untrusted(String),
     #[error("it does not answer within {} s", TIMEOUT.as_secs())]
     Timeout,
-    #[error("{path} is answered with status {status}")]
+    #[error("{path} returns status {status}")]
     Status { path: String, status: StatusCode },
     #[error("it redirects to {0}: give that address")]
     Redirect(String),
-    #[error("what answers there is no flamenco manager: {path}: {error}")]
+    #[error("the server there is not a Flamenco Manager: {path}: {error}")]
     NotAManager { path: String, error: FieldError },
-    #[error("the answer to {path} is longer than {} MB", MAX_ANSWER >> 20)]
+    #[error("the response to {path} is longer than {} MB", MAX_ANSWER >> 20)]
     TooLong { path: String },
-    #[error("the answer to {path} breaks off")]
+    #[error("the response to {path} is incomplete")]
     Cut { path: String },
     #[error("the address leads back to this server")]
     Loop,
 }
 
 impl ApiError {
-    /// Whether no amount of waiting helps: the address is wrong.
+    pub(super) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Status { status: StatusCode::NOT_FOUND, .. })
+    }
+
+    /// Returns whether retrying is useless, because the address is wrong.
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Redirect(_) | Self::NotAManager { .. } | Self::NotHttp(_) | Self::Untrusted(_) | Self::Loop => true,
@@ -58,27 +62,27 @@ impl ApiError {
     }
 }
 
-/// Asks one Manager.
+/// Queries one Manager.
 pub struct Api {
     http: Client,
     manager: Address,
 }
 
-/// Where a task's log is and how long it is.
+/// The address and length of a task's log.
 #[derive(Debug)]
 pub(super) struct Log {
     pub(super) path: String,
     pub(super) size: u64,
 }
 
-/// A part of a file.
+/// The result of reading a part of a file.
 #[derive(Debug)]
 pub(super) enum Part {
-    /// What was asked for, as far as it exists.
+    /// The requested bytes, as far as they exist.
     Bytes(Vec<u8>),
     /// The file ends before.
     PastEnd,
-    /// There is no file.
+    /// The file does not exist.
     Missing,
 }
 
@@ -87,7 +91,11 @@ impl Api {
         Self { http: http_client(&manager, TIMEOUT), manager }
     }
 
-    /// Who is there. The first thing to ask: everything else may fail for better reasons.
+    /// Returns the Manager's version. Queried first, because it gives the clearest error.
+    ///
+    /// # Errors
+    ///
+    /// The Manager cannot be reached or trusted, does not respond in time, or is none.
     pub async fn version(&self) -> Result<Version, ApiError> {
         let path = "/api/v3/version";
         let body = self.get(path).await?;
@@ -96,10 +104,10 @@ impl Api {
         Ok(Version::new(version))
     }
 
-    /// The farm as it is now.
+    /// Returns the current state of the farm.
     pub(super) async fn snapshot(&self) -> Result<Snapshot, ApiError> {
         let jobs = match self.get("/api/v3/jobs").await {
-            // Older Managers are asked with a query.
+            // Older Managers need a query with a body.
             Err(ApiError::Status { status, .. }) if status.is_client_error() => {
                 self.post("/api/v3/jobs/query", "{}").await?
             }
@@ -114,10 +122,30 @@ impl Api {
         })
     }
 
-    /// Where the log of a task is; `None` while there is none.
+    /// Returns whether the Manager has the job or task that a room belongs to.
+    pub(super) async fn has(&self, room: Room) -> Result<bool, ApiError> {
+        let path = match room.entity() {
+            Some(RoomEntity::Job(job)) => format!("/api/v3/jobs/{job}"),
+            Some(RoomEntity::TaskLog(task)) => task_log_path(task),
+            None => return Ok(true),
+        };
+        Ok(self.get_if_there(&path).await?.is_some())
+    }
+
+    /// Returns the tasks of a job.
+    pub(super) async fn tasks(&self, job: JobId) -> Result<Vec<TaskId>, ApiError> {
+        let path = format!("/api/v3/jobs/{job}/tasks");
+        let body = self.get(&path).await?;
+        Ok(listing(&path, &body, "tasks", |task| Members::of(task)?.required("id"))?.items)
+    }
+
+    /// Returns the location of a task's log, or `None` while it has none.
     pub(super) async fn task_log(&self, task: TaskId) -> Result<Option<Log>, ApiError> {
-        let path = format!("/api/v3/tasks/{task}/log");
-        let Some(body) = self.get_if_there(&path).await?.filter(|body| !body.is_empty()) else { return Ok(None) };
+        let path = task_log_path(task);
+        let body = self.get(&path).await?;
+        if body.is_empty() {
+            return Ok(None);
+        }
         let read = || {
             let members = Members::of(&body)?;
             let size: i64 = members.required("size")?;
@@ -126,9 +154,9 @@ impl Api {
         read().map(Some).map_err(|error| ApiError::NotAManager { path, error })
     }
 
-    /// `length` bytes of a file of the Manager's, from the byte `from` on.
+    /// Reads `length` bytes of one of the Manager's files, starting at the byte `from`.
     pub(super) async fn part(&self, path: &str, from: u64, length: u64) -> Result<Part, ApiError> {
-        // Whatever the Manager says, it is asked for a file of its own.
+        // Whatever the Manager returns, only its own files are requested.
         let url = self.manager.below(path);
         let range = format!("bytes={from}-{}", from + length - 1);
         let ask = async {
@@ -146,7 +174,7 @@ impl Api {
         actix_rt::time::timeout(TIMEOUT, ask).await.unwrap_or(Err(ApiError::Timeout))
     }
 
-    async fn tags(&self) -> Result<Option<Listing<crate::farm::WorkerTag>>, ApiError> {
+    async fn tags(&self) -> Result<Option<Listing<WorkerTag>>, ApiError> {
         let path = "/api/v3/worker-mgt/tags";
         match self.get_if_there(path).await? {
             Some(body) => listing(path, &body, "tags", snapshot::tag).map(Some),
@@ -162,7 +190,7 @@ impl Api {
 
     async fn get_if_there(&self, path: &str) -> Result<Option<String>, ApiError> {
         match self.get(path).await {
-            Err(ApiError::Status { status: StatusCode::NOT_FOUND, .. }) => Ok(None),
+            Err(error) if error.is_not_found() => Ok(None),
             answered => answered.map(Some),
         }
     }
@@ -198,6 +226,10 @@ impl Api {
     }
 }
 
+fn task_log_path(task: TaskId) -> String {
+    format!("/api/v3/tasks/{task}/log")
+}
+
 async fn body<S>(answer: &mut ClientResponse<S>, path: &str, limit: usize) -> Result<BytesMut, ApiError>
 where
     S: Stream<Item = Result<bytes::Bytes, actix_http::error::PayloadError>> + Unpin,
@@ -222,7 +254,7 @@ fn listing<T>(
     let listing = Listing::parse(body, name, read);
     let listing = listing.map_err(|error| ApiError::NotAManager { path: path.to_owned(), error })?;
     if !listing.is_complete {
-        log::warn!("some of what {path} lists cannot be read; nothing of it counts as deleted");
+        log::warn!("some entries of {path} are invalid; entries missing from it do not count as deleted");
     }
     Ok(listing)
 }

@@ -1,9 +1,23 @@
-//! The live connection to the Manager: made, kept, and made good for after it broke.
+//! The live connection to the Manager: connects, relays, and makes up for what was missed while
+//! disconnected.
+//!
+//! ```text
+//!                 connect              all subscriptions are acknowledged,
+//!                                      or MAX_SUBSCRIBING has passed
+//! Away ──────────────────▶ Subscribing ────────────────▶ Asking ── snapshot ──▶ Done
+//!  ▲  (patience.wait)          │                          │  ▲                   │
+//!  │                           │            request failed│  │COMPARE_AGAIN      │
+//!  │                           │                          ▼  │                   │
+//!  │                           │                          Again                  │
+//!  └── the connection ends ◀───┴────────────────────────────┴────────────────────┘
+//! ```
+//!
+//! Events are relayed in every state except Away. `Away`, `Comparing` and `Connected` are the
+//! states in `/healthz` and the metrics; Subscribing, Asking and Again all count as `Comparing`.
 
 use std::{
     convert::Infallible,
     future::pending,
-    pin::Pin,
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -15,50 +29,54 @@ use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
 use super::{
-    Shared, TaskLogs,
+    LOGGED_EVERY, RelayContext, and_more,
     api::ApiError,
-    follow::Followers,
+    comparison::{Asking, Comparison},
     reading::Reader,
+    rooms::{RoomNews, Rooms},
     sent::Sent,
     snapshot::{Snapshot, Version},
-    subscriptions::{Answered, Subscriptions},
-    wanted::Wanted,
+    witness::Witness,
 };
 use crate::{
-    client::{Backoff, Client, ConnectError, Disconnect, EmitError, Incoming, Limits},
+    client::{Client, ConnectError, ConnectionEnd, Incoming, Limits},
     clock, disconnect,
-    farm::{FarmEvent, FarmStatusReport, Payload, Room, Timestamp},
-    stats::SourceState,
+    farm::{
+        Audience, EventKind, FarmEvent, FarmStatusReport, JobId, JobUpdate, Payload, Room, Timestamp, Unread, mqtt,
+    },
+    ingest::{allowance::Allowance, mqtt::Fed, patience::Patience},
+    stats::{Source, SourceState},
 };
 
-/// Rooms whose events are always relayed.
-const ALWAYS: [Room; 4] = [Room::Jobs, Room::Workers, Room::LastRendered, Room::WorkerTags];
-
-/// Events that are handed over together, when they are there already.
+/// The maximum number of events that are submitted together, if they have already arrived.
 const MAX_BATCH: usize = 256;
 
-/// How long after a failure the Manager is asked again for what was missed.
-const COMPARE_AGAIN: Duration = Duration::from_secs(2);
+/// The number of connections that are logged in full, at once and per interval. The log has only
+/// the number of the others.
+const LOGGED_CONNECTIONS: u32 = 5;
 
-/// Browsers whose Manager was replaced by one of another version are closed over this time, so that they do not all come back
-/// at once.
+/// The time over which browsers are closed after the Manager was replaced by another version, so
+/// that they do not reconnect at once.
 const SPREAD: Duration = Duration::from_secs(2);
 
 /// Relays events from one Manager.
 pub(super) struct Relay {
-    shared: Rc<Shared>,
+    shared: Rc<RelayContext>,
     sent: Sent,
-    wanted: Wanted,
-    subscriptions: Subscriptions,
-    followers: Followers,
+    rooms: Rooms,
+    /// Used with MQTT only.
+    witness: Witness,
     reader: Reader,
-    /// Of the Manager that was there last.
-    version: Option<Version>,
-    /// Whoever waits for the first connection.
+    connections_log: Allowance,
+    missing_log: Allowance,
+    /// Whether the current connection is logged.
+    is_logged: bool,
+    rng: Rng,
+    /// Waits for the first connection.
     connected: Option<oneshot::Sender<()>>,
 }
 
-/// Why there is no connection, or none any more.
+/// Why there is no connection, or why it ended.
 #[derive(Debug, thiserror::Error)]
 enum Broken {
     #[error("{0}")]
@@ -66,168 +84,180 @@ enum Broken {
     #[error("{0}")]
     NotConnected(#[from] ConnectError),
     #[error("{0}")]
-    Disconnected(#[from] Disconnect),
+    Disconnected(#[from] ConnectionEnd),
 }
 
-type Asking = Pin<Box<dyn Future<Output = Result<Snapshot, ApiError>>>>;
-
-/// How far it is with finding out what was missed.
-enum Comparison {
-    /// The Manager has yet to acknowledge the subscriptions: what happens meanwhile would be missed too.
-    Subscribing,
-    Asking(Asking),
-    /// The Manager did not answer.
-    Again(Instant),
-    Done,
-}
-
-/// What happened.
-enum Turn {
-    Incoming(Result<Incoming, Disconnect>),
-    Interest(Vec<(Room, bool)>),
+/// An event in the main loop.
+enum Happening {
+    Incoming(Result<Incoming, ConnectionEnd>),
+    Fed(Fed),
+    Rooms(RoomNews),
     Answer(Result<Snapshot, ApiError>),
     Time,
 }
 
 impl Relay {
-    pub(super) fn new(shared: Rc<Shared>, connected: Option<oneshot::Sender<()>>) -> Self {
-        let mut subscriptions = Subscriptions::default();
-        ALWAYS.into_iter().for_each(|room| subscriptions.want(room));
-        let mut relay = Self {
+    pub(super) fn new(shared: Rc<RelayContext>, connected: Option<oneshot::Sender<()>>) -> Self {
+        let now = clock::now();
+        Self {
             sent: Sent::default(),
-            wanted: Wanted::default(),
-            subscriptions,
-            followers: Followers::new(shared.clone()),
+            rooms: Rooms::new(shared.clone()),
+            witness: Witness::default(),
             reader: Reader::default(),
-            version: None,
+            connections_log: Allowance::new(LOGGED_CONNECTIONS, LOGGED_EVERY, now),
+            missing_log: Allowance::new(1, LOGGED_EVERY, now),
+            is_logged: true,
+            rng: Rng::new(),
             connected,
             shared,
-        };
-        for room in relay.shared.interest.occupied() {
-            relay.shared.interest.set_supplied(room, false);
-            relay.wanted.note(room, true, clock::now());
         }
-        relay
     }
 
+    /// Connects, relays and reconnects, without end.
     pub(super) async fn run(mut self) -> Infallible {
-        let (backoff, mut rng, mut failures) = (Backoff::default(), Rng::new(), 0);
+        let mut patience = Patience::default();
         let mut complaint = String::new();
         loop {
-            let (was_connected, broken) = match self.connect().await {
-                Ok(client) => (true, self.listen(client).await),
-                Err(broken) => (false, broken),
+            let (connected_at, broken) = match self.connect().await {
+                Ok(client) => {
+                    let connected_at = clock::now();
+                    (Some(connected_at), self.listen(client).await)
+                }
+                Err(broken) => (None, broken),
             };
-            failures = if was_connected { 1 } else { failures + 1_u32 };
-            // The same again and again is worth one line.
-            let reason = broken.to_string();
-            if was_connected || reason != complaint {
-                log::warn!("the relay from the Manager at {} is down: {reason}", self.shared.manager);
+            let is_repeated = std::mem::replace(&mut complaint, broken.to_string()) == complaint;
+            let is_worth_a_line = match connected_at {
+                Some(connected_at) => {
+                    if patience.ended(clock::now().saturating_duration_since(connected_at)) {
+                        self.shared.relay_stats().short_connections.add(1);
+                    }
+                    self.is_logged
+                }
+                None => {
+                    patience.failed();
+                    !is_repeated
+                }
+            };
+            let wait = patience.wait(&mut self.rng);
+            if is_worth_a_line {
+                let (manager, seconds) = (&self.shared.manager, wait.as_secs_f32());
+                log::warn!("the relay from the Manager at {manager} is down: {broken}; next attempt in {seconds:.1} s");
             }
-            complaint = reason;
-            self.lose_touch(was_connected).await;
-            self.pause(backoff.wait(failures, &mut rng)).await;
+            self.lose_touch(connected_at.is_some()).await;
+            self.shared.relay_stats().set_next_attempt(Some(clock::now() + wait));
+            self.meanwhile(sleep(wait)).await;
+            self.shared.relay_stats().set_next_attempt(None);
         }
     }
 
-    /// Waits before the next try. Browsers come and go all the while.
-    async fn pause(&mut self, time: Duration) {
-        let mut over = std::pin::pin!(sleep(time));
+    /// Waits while there is no connection; browsers come and go, and MQTT does not need one.
+    async fn meanwhile<T>(&mut self, what: impl Future<Output = T>) -> T {
+        let (mut what, shared) = (std::pin::pin!(what), self.shared.clone());
         loop {
             tokio::select! {
-                () = &mut over => return,
-                changes = self.shared.interest.changes() => self.note_interest(changes),
+                result = &mut what => return result,
+                news = self.rooms.next() => self.rooms.take(news),
+                fed = shared.fed() => drop(self.take_fed(fed).await),
             }
         }
     }
 
     async fn connect(&mut self) -> Result<Client, Broken> {
-        let version = self.shared.api.version().await?;
-        let client = Client::connect(&self.shared.manager, Limits::default()).await?;
-        log::info!("relaying from the Manager at {}, version {}", self.shared.manager, version.as_str());
-        self.meet(version);
-        Ok(client)
-    }
-
-    /// Prepares for a Manager of this version.
-    fn meet(&mut self, version: Version) {
-        let before = self.version.replace(version);
-        if before.is_some() && before != self.version {
-            log::info!("the Manager's version has changed: browsers are told to come anew");
+        let shared = self.shared.clone();
+        let connecting = async {
+            let version = shared.api.version().await?;
+            Ok::<_, Broken>((version, Client::connect(&shared.manager, Limits::default()).await?))
+        };
+        let (version, client) = self.meanwhile(connecting).await?;
+        self.shared.relay_stats().connections.add(1);
+        self.log_connection(&version);
+        if self.rooms.meet(version) {
+            log::info!("the Manager's version has changed: closing all browsers so that their pages reload");
             let hub = self.shared.hub.clone();
             actix_rt::spawn(async move { hub.close_all(disconnect::Disconnect::ManagerChanged, SPREAD).await });
         }
-        let rooms: Vec<Room> = self.wanted.rooms().collect();
-        rooms.into_iter().for_each(|room| self.supply(room));
-        self.subscriptions.reset();
+        Ok(client)
+    }
+
+    fn log_connection(&mut self, version: &Version) {
+        let left_out = self.connections_log.take(clock::now());
+        self.is_logged = left_out.is_some();
+        let (manager, version) = (&self.shared.manager, version.as_str());
+        let more = and_more(left_out.unwrap_or_default());
+        log::log!(self.level(), "relaying from the Manager at {manager}, version {version}{more}");
+    }
+
+    fn level(&self) -> log::Level {
+        if self.is_logged { log::Level::Info } else { log::Level::Debug }
     }
 
     /// Relays until the connection breaks.
     async fn listen(&mut self, mut client: Client) -> Broken {
         self.shared.stats().enter(SourceState::Comparing);
-        let mut comparison = Comparison::Subscribing;
+        let mut comparison = Comparison::after_subscribing(clock::now());
+        let shared = self.shared.clone();
         loop {
-            self.ask_for_rooms(&mut client);
-            if matches!(comparison, Comparison::Subscribing) && self.subscriptions.is_complete() {
-                comparison = self.begin_comparison();
+            self.rooms.ask(&mut client);
+            if comparison.is_due(self.rooms.is_settled(), clock::now()) {
+                comparison.begin(self.ask_for_snapshot());
             }
-            let deadline = [self.wanted.deadline(), self.subscriptions.deadline(), comparison.deadline()];
-            let deadline = deadline.into_iter().flatten().min();
-            let turn = tokio::select! {
-                incoming = client.next() => Turn::Incoming(incoming),
-                changes = self.shared.interest.changes() => Turn::Interest(changes),
-                answer = comparison.answer() => Turn::Answer(answer),
-                () = at(deadline) => Turn::Time,
+            let missing = self.witness.deadline().filter(|_| comparison.is_done());
+            let deadline = [self.rooms.deadline(), comparison.deadline(), missing].into_iter().flatten().min();
+            let happening = tokio::select! {
+                incoming = client.next() => Happening::Incoming(incoming),
+                fed = shared.fed() => Happening::Fed(fed),
+                news = self.rooms.next() => Happening::Rooms(news),
+                answer = comparison.answer() => Happening::Answer(answer),
+                () = at(deadline) => Happening::Time,
             };
-            match turn {
-                Turn::Incoming(Ok(incoming)) => {
-                    if let Err(broken) = self.take_batch(incoming, &mut client).await {
-                        return broken.into();
+            match happening {
+                Happening::Incoming(incoming) => {
+                    if let Err(end) = self.take_batch(incoming, &mut client).await {
+                        return end.into();
                     }
                 }
-                Turn::Incoming(Err(broken)) => return broken.into(),
-                Turn::Interest(changes) => self.note_interest(changes),
-                Turn::Answer(Ok(snapshot)) => {
+                Happening::Fed(fed) => {
+                    let has_gap = self.take_fed(fed).await;
+                    if has_gap && comparison.is_done() {
+                        comparison.begin(self.ask_for_snapshot());
+                    }
+                }
+                Happening::Rooms(news) => self.rooms.take(news),
+                Happening::Answer(Ok(snapshot)) => {
                     self.compare(snapshot).await;
-                    comparison = Comparison::Done;
+                    comparison.finish();
                 }
-                Turn::Answer(Err(error)) => {
-                    log::warn!("what was missed cannot be found out yet: {error}");
-                    comparison = Comparison::Again(clock::now() + COMPARE_AGAIN);
-                }
-                Turn::Time => {
-                    if comparison.deadline().is_some_and(|at| at <= clock::now()) {
-                        comparison = self.begin_comparison();
+                Happening::Answer(Err(error)) => {
+                    let complaint = comparison.failed(&error, &mut self.rng, clock::now());
+                    if let Some(error) = complaint.filter(|_| self.is_logged) {
+                        log::warn!("the comparison with the Manager failed and is retried: {error}");
                     }
-                    self.tidy();
+                }
+                Happening::Time => {
+                    if missing.is_some_and(|at| at <= clock::now()) {
+                        self.note_missing();
+                        comparison.begin(self.ask_for_snapshot());
+                    }
+                    self.rooms.tidy();
                 }
             }
         }
     }
 
-    /// Subscribes to what is wanted and unsubscribes from what is not, as far as the connection takes it.
-    fn ask_for_rooms(&mut self, client: &mut Client) {
-        while let Some(request) = self.subscriptions.next() {
-            let argument = request.to_argument().and_then(|argument| RawValue::from_string(argument).ok());
-            let argument = argument.expect("rooms that are subscribed to have an argument, which is JSON");
-            match client.emit_with_ack("/subscription", &argument) {
-                Ok(number) => self.subscriptions.asked(request, number, clock::now()),
-                // What comes next from the Manager shows that it reads again.
-                Err(EmitError::Backlog | EmitError::NotJson(_)) => return,
-            }
-        }
-    }
-
-    /// Takes what has come and what else is there already, and tells it.
-    async fn take_batch(&mut self, first: Incoming, client: &mut Client) -> Result<(), Disconnect> {
+    /// Takes the event and those that have already arrived, and publishes them.
+    async fn take_batch(
+        &mut self,
+        first: Result<Incoming, ConnectionEnd>,
+        client: &mut Client,
+    ) -> Result<(), ConnectionEnd> {
         let mut events = Vec::new();
-        let mut next = Some(Ok(first));
+        let mut next = Some(first);
         let mut ended = Ok(());
         while let Some(incoming) = next {
             match incoming {
-                Ok(incoming) => self.take(incoming, &mut events),
-                Err(broken) => {
-                    ended = Err(broken);
+                Ok(incoming) => events.extend(self.take(incoming)),
+                Err(end) => {
+                    ended = Err(end);
                     break;
                 }
             }
@@ -237,113 +267,114 @@ impl Relay {
         ended
     }
 
-    fn take(&mut self, incoming: Incoming, events: &mut Vec<FarmEvent>) {
+    /// Returns the event to publish for a message of the Manager, if there is one.
+    fn take(&mut self, incoming: Incoming) -> Option<FarmEvent> {
         match incoming {
-            Incoming::Ack { id, .. } => self.take_answer(id),
-            Incoming::Event { name, args } => {
-                let event = self.reader.read(&name, &args).filter(|event| self.admit(event));
-                match event {
-                    Some(event) => events.push(event),
-                    None => self.shared.stats().dropped.add(1),
-                }
-            }
+            Incoming::Ack { id, args } => self.rooms.answered(id, is_ok(&args)).and_then(|job| self.refresh(job)),
+            Incoming::Event { name, args } => self.take_event(&name, &args),
         }
     }
 
+    fn take_event(&mut self, name: &str, args: &[Box<RawValue>]) -> Option<FarmEvent> {
+        let event = self.reader.read(name, args);
+        if let (Some(event), Some(_)) = (&event, &self.shared.mqtt)
+            && mqtt::carries(event.kind())
+        {
+            self.witness.announced(event, clock::now());
+            return None;
+        }
+        let admitted = event.filter(|event| self.admit(event));
+        if admitted.is_none() {
+            self.shared.stats().dropped.add(1);
+        }
+        admitted
+    }
+
+    /// Publishes what comes from MQTT. Returns whether events may be missing.
+    async fn take_fed(&mut self, fed: Fed) -> bool {
+        match fed {
+            Fed::Events { mut events, published } => {
+                let received = events.len();
+                events.retain(|event| {
+                    self.witness.arrived(event);
+                    self.admit(event)
+                });
+                let dropped = (received - events.len()) as u64;
+                self.shared.intake.stats().source(Source::Mqtt).dropped.add(dropped);
+                self.shared.publish_from(Source::Mqtt, events).await;
+                // The source may be shutting down.
+                let _ = published.send(());
+                false
+            }
+            Fed::Gap => true,
+        }
+    }
+
+    fn note_missing(&mut self) {
+        self.shared.intake.stats().mqtt.comparisons.add(1);
+        if let Some(left_out) = self.missing_log.take(clock::now()) {
+            let more = and_more(left_out);
+            log::warn!("the Manager has events that do not arrive over MQTT: comparing its lists{more}");
+        }
+    }
+
+    /// Records an event. Returns whether it is to be published.
     fn admit(&mut self, event: &FarmEvent) -> bool {
+        self.rooms.learn(event.shown_rooms());
+        if let FarmEvent::JobUpdate(job) = event
+            && job.fields.was_deleted
+        {
+            self.rooms.forget(job.fields.id);
+        }
         if let FarmEvent::LastRendered(image) = event {
             let job = image.fields.job_id;
-            return self.sent.admit_image(job, self.subscriptions.is_in(Room::Job(job)), clock::now());
+            // Over MQTT only the first copy is read.
+            let comes_twice = self.shared.mqtt.is_none() && self.rooms.is_in(Room::Job(job));
+            return self.sent.admit_image(job, comes_twice, clock::now());
         }
         if let FarmEvent::TaskUpdate(task) = event {
-            self.followers.wake(task.fields.id);
+            self.rooms.wake_log(task.fields.id);
         }
         self.sent.admit(event)
     }
 
-    fn take_answer(&mut self, number: u64) {
-        match self.subscriptions.answered(number) {
-            Some(Answered::Joined(room)) => self.shared.interest.set_supplied(room, true),
-            Some(Answered::Left(room)) => self.shared.interest.set_supplied(room, false),
-            None => {}
-        }
+    /// Returns an event that makes the pages of a job reload its tasks, and only those pages.
+    fn refresh(&self, job: JobId) -> Option<FarmEvent> {
+        let update = self.sent.refresh(job)?;
+        let (name, json) = (EventKind::JobUpdate.wire_name().into(), Payload::<JobUpdate>::new(update).json);
+        let audience = Audience::Room(Room::Job(job));
+        Some(FarmEvent::Unread(Unread { name, audience, json: json.to_string().into() }))
     }
 
-    fn note_interest(&mut self, changes: Vec<(Room, bool)>) {
-        for (room, is_occupied) in changes {
-            if self.wanted.note(room, is_occupied, clock::now()) {
-                self.supply(room);
-            }
-        }
-    }
-
-    /// Sees to it that what happens reaches the room.
-    fn supply(&mut self, room: Room) {
-        match room {
-            Room::TaskLog(task) => match self.task_logs() {
-                TaskLogs::Subscribe => {
-                    self.followers.leave(task);
-                    self.subscriptions.want(room);
-                }
-                TaskLogs::Follow => {
-                    self.subscriptions.unwant(room);
-                    self.followers.follow(task);
-                }
-                TaskLogs::Auto | TaskLogs::Off => self.shared.interest.set_supplied(room, true),
-            },
-            Room::Job(_) | Room::Jobs | Room::Workers | Room::LastRendered | Room::WorkerTags | Room::Chat => {
-                self.subscriptions.want(room);
-            }
-        }
-    }
-
-    fn task_logs(&self) -> TaskLogs {
-        match self.shared.task_logs {
-            TaskLogs::Auto if self.version.as_ref().is_some_and(Version::sends_task_logs) => TaskLogs::Subscribe,
-            TaskLogs::Auto => TaskLogs::Follow,
-            chosen @ (TaskLogs::Subscribe | TaskLogs::Follow | TaskLogs::Off) => chosen,
-        }
-    }
-
-    /// Gives up rooms that nobody was in for a while, and answers that do not come.
-    fn tidy(&mut self) {
-        let now = clock::now();
-        while let Some(room) = self.wanted.expire(now) {
-            self.shared.interest.set_supplied(room, false);
-            self.subscriptions.unwant(room);
-            if let Room::TaskLog(task) = room {
-                self.followers.leave(task);
-            }
-        }
-        while let Some(number) = self.subscriptions.overdue(now) {
-            log::debug!("the Manager has not answered request {number}");
-            self.take_answer(number);
-        }
-    }
-
-    fn begin_comparison(&mut self) -> Comparison {
+    /// Requests the state that the record is compared with.
+    fn ask_for_snapshot(&mut self) -> Asking {
         self.sent.begin_comparison();
+        self.witness.begin_comparison(clock::now());
         let shared = self.shared.clone();
-        Comparison::Asking(Box::pin(async move { shared.api.snapshot().await }))
+        Box::pin(async move { shared.api.snapshot().await })
     }
 
-    /// Tells what was missed.
+    /// Publishes what was missed.
     async fn compare(&mut self, snapshot: Snapshot) {
-        let wanted = &self.wanted;
+        self.rooms.learn(snapshot.jobs.items.iter().map(|job| Room::Job(job.id)));
+        let rooms = &self.rooms;
         let now = Timestamp::from(jiff::Timestamp::try_from(clock::wall()).unwrap_or_default());
-        let events = self.sent.compare(snapshot, |job| wanted.is_watched(Room::Job(job)), now);
-        log::info!("{} things have changed at the Manager meanwhile", events.len());
+        let events = self.sent.compare(snapshot, |job| rooms.is_watched(job), now);
+        let found = match self.connected {
+            Some(_) => "jobs, workers and tags, as the Manager lists them",
+            None => "changes since the connection was lost",
+        };
+        log::log!(self.level(), "publishing {} {found}", events.len());
         self.shared.publish(events).await;
         self.shared.stats().enter(SourceState::Connected);
-        // Nobody may be waiting any more.
+        // The waiting task may have ended.
         self.connected.take().map(|connected| connected.send(()));
     }
 
-    /// The Manager is away: browsers are told so, and those who come to a room do not wait for it.
+    /// Reports that the Manager is away, so that clients that join a room do not wait for it.
     async fn lose_touch(&mut self, was_connected: bool) {
         self.shared.stats().enter(SourceState::Away);
-        let subscribed = self.wanted.rooms().filter(|&room| self.subscriptions.is_in(room));
-        subscribed.for_each(|room| self.shared.interest.set_supplied(room, false));
+        self.rooms.lose_touch();
         self.sent.lose_touch();
         if was_connected {
             let unknown = FarmEvent::FarmStatus(Payload::new(FarmStatusReport { status: "unknown".into() }));
@@ -353,22 +384,9 @@ impl Relay {
     }
 }
 
-impl Comparison {
-    /// When it is to be begun again.
-    fn deadline(&self) -> Option<Instant> {
-        match self {
-            Self::Again(at) => Some(*at),
-            Self::Subscribing | Self::Asking(_) | Self::Done => None,
-        }
-    }
-
-    /// What the Manager says, once it does.
-    async fn answer(&mut self) -> Result<Snapshot, ApiError> {
-        match self {
-            Self::Asking(asking) => asking.await,
-            Self::Subscribing | Self::Again(_) | Self::Done => pending().await,
-        }
-    }
+/// Returns whether an answer accepts a subscription. A refusal is a text with the reason.
+fn is_ok(args: &[Box<RawValue>]) -> bool {
+    args.first().and_then(|answer| serde_json::from_str::<String>(answer.get()).ok()).is_none_or(|text| text == "ok")
 }
 
 async fn at(deadline: Option<Instant>) {

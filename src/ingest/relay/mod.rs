@@ -1,99 +1,189 @@
-//! Events of an unmodified Flamenco Manager: what it tells its own page, this server hears over the same live connection and
-//! tells all browsers.
+//! The relay: receives the events of an unmodified Flamenco Manager over the live connection that
+//! its own page uses, and publishes them.
 
 mod api;
+mod comparison;
 mod follow;
+mod known;
 mod link;
 mod reading;
-mod recent;
+mod rooms;
 mod sent;
 mod snapshot;
 mod subscriptions;
 mod tail;
 mod wanted;
+mod witness;
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{
+    future::{pending, ready},
+    io,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
+use actix_rt::time::timeout;
+use clap::Args;
+use futures_util::future::LocalBoxFuture;
 use tokio::sync::oneshot;
 
 pub use self::api::{Api, ApiError};
 use self::link::Relay;
-use super::{Intake, decode::IncomingEvent};
+use super::{
+    EventSource, Intake, SourceContext,
+    mqtt::{Fed, Feed},
+};
 use crate::{
     actors::Hub,
     client::Address,
-    farm::FarmEvent,
+    farm::{FarmEvent, IncomingEvent},
     interest::Interest,
-    stats::{Source, SourceState, SourceStats},
+    options::heading,
+    stats::{RelayStats, Source, SourceState, SourceStats},
 };
 
-/// How long to wait before a relay that failed is started anew.
+/// How long clients wait at the start for the first connection to the Manager. After that they may
+/// connect without it.
+const HEAD_START: Duration = Duration::from_secs(2);
+
+/// The interval of the log lines that are limited in number.
+const LOGGED_EVERY: Duration = Duration::from_secs(60);
+
+/// The pause before a failed relay is restarted.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
-/// Where browsers' task logs come from.
+/// The source of browsers' task logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum TaskLogs {
-    /// What the Manager's version is good for: up to 3.4 it sends them, later ones are followed
+    /// Depends on the Manager's version: up to 3.4 it sends them, later versions are followed
     Auto,
-    /// The Manager sends them to who subscribes
+    /// The Manager sends them to subscribers
     Subscribe,
-    /// This server reads the log files of the Manager as they grow
+    /// This server reads the Manager's log files as they grow
     Follow,
-    /// Nowhere: there are no live logs
+    /// None: there are no live logs
     Off,
 }
 
-/// What the relay and its parts share.
-struct Shared {
+/// The options of the relay.
+#[derive(Debug, Clone, Args)]
+pub struct RelayOptions {
+    /// Run in front of the Flamenco Manager at this address: relay its updates and proxy all other
+    /// requests
+    #[arg(long, value_name = "URL", env = "WEBUPDATES_MANAGER", hide_env_values = true, help_heading = heading::EVENTS)]
+    pub manager: Option<Address>,
+
+    /// Source of live task logs in front of a Manager
+    #[arg(long, value_name = "HOW", env = "WEBUPDATES_TASK_LOGS", value_enum, default_value = "auto", help_heading = heading::EVENTS, hide_short_help = true)]
+    pub task_logs: TaskLogs,
+}
+
+/// The context that the relay and its parts share.
+struct RelayContext {
     manager: Address,
     task_logs: TaskLogs,
     api: Api,
     hub: Arc<Hub>,
     intake: Arc<Intake>,
     interest: Arc<Interest>,
+    /// Where the Manager's events come from, if not from the link.
+    mqtt: Option<Feed>,
 }
 
-/// Relays the Manager's events for as long as the server runs. What is returned ends as soon as browsers may come: when what
-/// happens at the Manager is told.
-pub fn start(
+/// The relay of a Manager as a source.
+#[derive(Debug)]
+pub struct ManagerRelay {
     manager: Address,
     task_logs: TaskLogs,
-    hub: Arc<Hub>,
-    intake: Arc<Intake>,
-    interest: Arc<Interest>,
-) -> oneshot::Receiver<()> {
-    let (connected, first_connection) = oneshot::channel();
-    let api = Api::new(manager.clone());
-    let shared = Rc::new(Shared { manager, task_logs, api, hub, intake, interest });
-    shared.stats().enter(SourceState::Away);
-    actix_rt::spawn(supervise(shared, connected));
-    first_connection
+    mqtt: Option<Feed>,
 }
 
-/// Starts the relay anew should it fail. It then knows nothing of what was told, and tells all that there is.
-async fn supervise(shared: Rc<Shared>, connected: oneshot::Sender<()>) {
-    let mut connected = Some(connected);
-    loop {
-        let relay = Relay::new(shared.clone(), connected.take());
-        let Err(panic) = actix_rt::spawn(relay.run()).await;
-        log::error!("the relay failed and is restarted: {panic}");
-        shared.hub.stats.restarts.add(1);
-        shared.stats().enter(SourceState::Away);
-        actix_rt::time::sleep(RESTART_PAUSE).await;
+impl ManagerRelay {
+    /// Returns the relay if there is a Manager to relay. With `mqtt` the events come from there, and
+    /// the link is used only for what MQTT does not carry.
+    pub fn of(options: &RelayOptions, mqtt: Option<Feed>) -> Option<Self> {
+        Some(Self { manager: options.manager.clone()?, task_logs: options.task_logs, mqtt })
     }
 }
 
-impl Shared {
-    /// Tells these events, in their order.
+impl EventSource for ManagerRelay {
+    fn name(&self) -> Source {
+        Source::Relay
+    }
+
+    /// Waits for the first connection to the Manager, but no longer than `HEAD_START`.
+    fn start<'a>(&'a mut self, context: &'a SourceContext) -> LocalBoxFuture<'a, io::Result<()>> {
+        let (connected, first_connection) = oneshot::channel();
+        let (manager, hub) = (self.manager.clone(), context.hub.clone());
+        // Without interest there is nothing to relay to.
+        let Some(interest) = hub.interest.clone() else { return Box::pin(ready(Ok(()))) };
+        let api = Api::new(manager.clone());
+        let intake = context.intake.clone();
+        let (task_logs, mqtt) = (self.task_logs, self.mqtt.take());
+        let shared = Rc::new(RelayContext { manager, task_logs, api, hub, intake, interest, mqtt });
+        shared.stats().enter(SourceState::Away);
+        supervise(shared, connected);
+        Box::pin(async {
+            let _ = timeout(HEAD_START, first_connection).await;
+            Ok(())
+        })
+    }
+}
+
+/// Restarts the relay after a panic. It then knows nothing of what was published, and publishes all
+/// that there is. The pauses keep it within the restart budget: without it the server is still of use.
+fn supervise(shared: Rc<RelayContext>, connected: oneshot::Sender<()>) {
+    let mut connected = Some(connected);
+    let supervisor = shared.hub.supervisor.clone();
+    supervisor.keep("relay", move |is_restart| {
+        let (shared, connected) = (shared.clone(), connected.take());
+        async move {
+            if is_restart {
+                shared.stats().enter(SourceState::Away);
+                actix_rt::time::sleep(RESTART_PAUSE).await;
+            }
+            match Relay::new(shared, connected).run().await {}
+        }
+    });
+}
+
+impl RelayContext {
+    /// Publishes these events, in their order.
     async fn publish(&self, events: Vec<FarmEvent>) {
+        self.publish_from(Source::Relay, events).await;
+    }
+
+    async fn publish_from(&self, source: Source, events: Vec<FarmEvent>) {
         if events.is_empty() {
             return;
         }
         let incoming = |event| IncomingEvent { id: None, event, dropped_previous_status: false };
-        self.intake.submit_patiently(Source::Relay, events.into_iter().map(incoming).collect()).await;
+        self.intake.submit_patiently(source, events.into_iter().map(incoming).collect()).await;
+    }
+
+    /// Returns what comes from MQTT.
+    async fn fed(&self) -> Fed {
+        let fed = match &self.mqtt {
+            Some(feed) => feed.next().await,
+            None => None,
+        };
+        match fed {
+            Some(fed) => fed,
+            None => pending().await,
+        }
     }
 
     fn stats(&self) -> &'static SourceStats {
         self.intake.stats().source(Source::Relay)
     }
+
+    fn relay_stats(&self) -> &'static RelayStats {
+        &self.intake.stats().relay
+    }
+}
+
+/// Returns the part of a log line that counts the lines left out before it.
+fn and_more(left_out: u64) -> String {
+    if left_out == 0 { String::new() } else { format!(" (and {left_out} more since the last such line)") }
 }

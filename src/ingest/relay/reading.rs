@@ -1,29 +1,30 @@
-//! From what the Manager sends to events.
+//! Decodes the Manager's messages into events.
 
 use std::collections::HashSet;
 
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
 use crate::farm::{
-    Audience, EventKind, FarmEvent, FieldError, Room, Unread,
+    EventKind, FarmEvent, FieldError, Route, TaskId, Unread,
     json::{self, Members},
 };
 
-/// Names of events that are complained about, each once.
+/// The maximum number of event names that are logged, each once.
 const MAX_COMPLAINTS: usize = 100;
 
-/// Bytes of a name that the log shows.
+/// The maximum length of a name in the log, in bytes.
 const MAX_NAME: usize = 60;
 
-/// Reads events. Remembers of which kinds there was one that it could not read.
+/// Decodes events, and remembers the kinds that it could not decode.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     complaints: HashSet<Box<str>>,
 }
 
 impl Reader {
-    /// What an event under `name` says. One that cannot be read goes on as it is to those whom its name is for; `None` where
-    /// that cannot be told.
+    /// Decodes an event named `name`. An event that cannot be decoded is forwarded unchanged to the
+    /// audience of its name. Returns `None` if the audience is unknown.
     pub(super) fn read(&mut self, name: &str, arguments: &[Box<RawValue>]) -> Option<FarmEvent> {
         let kind = EventKind::from_wire_name(name);
         let problem = match (kind, arguments) {
@@ -42,7 +43,7 @@ impl Reader {
         if self.complaints.len() < MAX_COMPLAINTS && self.complaints.insert(name.into()) {
             let name: String = name.chars().take(MAX_NAME).collect();
             log::warn!(
-                "the Manager sends an event {name:?} that cannot be read: {problem}; such events go on as they are"
+                "the Manager sends an event {name:?} that cannot be decoded: {problem}; such events are forwarded unchanged"
             );
         }
     }
@@ -54,30 +55,20 @@ fn unread(name: &str, arguments: &[Box<RawValue>]) -> Option<FarmEvent> {
     if texts.iter().any(|text| json::check_depth(text).is_err()) {
         return None;
     }
-    let audience = match EventKind::from_wire_name(name) {
-        Some(EventKind::NewJob | EventKind::JobUpdate) => Audience::Room(Room::Jobs),
-        Some(EventKind::TaskUpdate) => Audience::Room(Room::Job(id(first, "job_id")?)),
-        Some(EventKind::TaskLogUpdate) => Audience::Room(Room::TaskLog(id(first, "task_id")?)),
-        Some(EventKind::LastRendered) => match id(first, "job_id") {
-            Some(job) => Audience::Rooms([Room::Job(job), Room::LastRendered]),
-            None => Audience::Room(Room::LastRendered),
-        },
-        Some(EventKind::NewWorker | EventKind::WorkerUpdate) => Audience::Room(Room::Workers),
-        Some(EventKind::WorkerTagUpdate) => Audience::Room(Room::WorkerTags),
-        Some(EventKind::ChatMessage) => Audience::Room(Room::Chat),
-        Some(EventKind::LifeCycle | EventKind::FarmStatus | EventKind::Unread) | None => Audience::Everyone,
-    };
+    let route = EventKind::from_wire_name(name).map_or(Route::Everyone, EventKind::route);
+    let audience = route.audience(|field| id(first, field))?;
     Some(FarmEvent::Unread(Unread { name: name.into(), audience, json: texts.join(",").into() }))
 }
 
-fn id<T: json::FromJson>(payload: &str, name: &str) -> Option<T> {
-    let read = || Members::of(payload).map_err(FieldError::from)?.required(name);
-    read().ok()
+fn id(payload: &str, field: &str) -> Option<Uuid> {
+    let read = || Members::of(payload).map_err(FieldError::from)?.required::<TaskId>(field);
+    read().ok().map(Uuid::from)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::farm::{Audience, Room};
 
     const ID: &str = "4b2c1f0e-7c3f-4f0f-9a53-2f6d1b7f6c21";
 
@@ -88,13 +79,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_is_read() {
+    fn known_events_are_decoded() {
         assert!(matches!(read("/status", &[r#"{"status":"idle"}"#]), Some(FarmEvent::FarmStatus(_))));
         assert!(matches!(read("/message", &[r#"{"name":"a","text":"b"}"#]), Some(FarmEvent::ChatMessage(_))));
     }
 
     #[test]
-    fn what_is_not_goes_on_as_it_came() {
+    fn unknown_events_are_forwarded_unchanged() {
         let job = format!(r#"{{"job_id":"{ID}", "new":[1]}}"#);
         let room = Room::Job(ID.parse().unwrap());
         for (name, arguments, audience) in [
@@ -114,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_for_nobody_in_particular_or_too_deep_is_dropped() {
+    fn events_without_audience_or_too_deeply_nested_are_dropped() {
         assert_eq!(read("/weather", &[]), None);
         assert_eq!(read("/task", &[r#"{"job_id":1}"#]), None);
         assert_eq!(read("/tasklog", &["{}"]), None);

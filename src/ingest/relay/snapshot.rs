@@ -1,31 +1,31 @@
-//! What the Manager's API says of the farm as it is now.
+//! The current state of the farm according to the Manager's API.
 
 use crate::farm::{
     FieldError, JobUpdate, Problem, Status, Timestamp, WorkerTag, WorkerUpdate,
     json::{self, FromJson, Members},
 };
 
-/// The farm as it is.
+/// The state of the farm.
 #[derive(Debug)]
 pub(super) struct Snapshot {
     pub(super) jobs: Listing<JobUpdate>,
     pub(super) workers: Listing<WorkerUpdate>,
-    /// `None` for a Manager that has no tags.
+    /// `None` for a Manager without tags.
     pub(super) tags: Option<Listing<WorkerTag>>,
-    /// `None` for a Manager that does not say.
+    /// `None` for a Manager that does not report it.
     pub(super) farm: Option<Status>,
 }
 
-/// A list of the Manager's, as far as it can be read.
+/// One of the Manager's lists, without its invalid entries.
 #[derive(Debug)]
 pub(super) struct Listing<T> {
     pub(super) items: Vec<T>,
-    /// Whether that is all: what is not among it does not exist.
+    /// Whether the list is complete, so that entities missing from it do not exist.
     pub(super) is_complete: bool,
 }
 
 impl<T> Listing<T> {
-    /// Reads the list under `name` of a JSON object. An element that cannot be read is passed over.
+    /// Decodes the list under `name` of a JSON object, skipping invalid entries.
     pub(super) fn parse(json: &str, name: &str, read: fn(&str) -> Result<T, FieldError>) -> Result<Self, FieldError> {
         json::check_depth(json)?;
         let members = Members::of(json)?;
@@ -37,7 +37,7 @@ impl<T> Listing<T> {
     }
 }
 
-/// A job of `GET /api/v3/jobs`, as an update that tells it.
+/// Converts a job of `GET /api/v3/jobs` into an update.
 pub(super) fn job(json: &str) -> Result<JobUpdate, FieldError> {
     let members = Members::of(json)?;
     Ok(JobUpdate {
@@ -56,7 +56,8 @@ pub(super) fn job(json: &str) -> Result<JobUpdate, FieldError> {
     })
 }
 
-/// A worker of `GET /api/v3/worker-mgt/workers`, as an update that tells it. When it was updated is not said.
+/// Converts a worker of `GET /api/v3/worker-mgt/workers` into an update. The list does not contain
+/// the time of its last update.
 pub(super) fn worker(json: &str) -> Result<WorkerUpdate, FieldError> {
     let members = Members::of(json)?;
     Ok(WorkerUpdate {
@@ -77,7 +78,7 @@ pub(super) fn tag(json: &str) -> Result<WorkerTag, FieldError> {
     WorkerTag::from_json(json)
 }
 
-/// The texts of an array's elements.
+/// Returns the JSON texts of an array's elements.
 struct Elements(Vec<String>);
 
 impl FromJson for Elements {
@@ -87,11 +88,11 @@ impl FromJson for Elements {
     }
 }
 
-/// Which Manager it is.
+/// The version of a Manager.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version {
     text: String,
-    /// `None` where the text does not begin with two numbers.
+    /// `None` if the text does not begin with two numbers.
     number: Option<(u32, u32)>,
 }
 
@@ -109,8 +110,8 @@ impl Version {
         &self.text
     }
 
-    /// Up to 3.4, who subscribes to a task's log gets it. Since the event bus of 3.5 nobody does. What is unknown counts as
-    /// new.
+    /// Returns whether the Manager sends task logs. Up to 3.4 it sends them to subscribers; since
+    /// the event bus of 3.5 it does not. An unknown version counts as new.
     pub(super) fn sends_task_logs(&self) -> bool {
         self.number.is_some_and(|number| number < (3, 5))
     }
@@ -121,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_told_apart() {
+    fn versions_are_distinguished() {
         for (text, sends_task_logs) in [
             ("3.0-beta-set-during-build", true),
             ("3.4", true),
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_passed_over_and_remembered() {
+    fn invalid_entries_are_skipped_and_recorded() {
         let job_of = |rest: &str| {
             format!(
                 r#"{{"id":"4b2c1f0e-7c3f-4f0f-9a53-2f6d1b7f6c21","name":"one","priority":50,"type":"t",{rest}"updated":"2026-11-23T21:40:54.09Z"}}"#

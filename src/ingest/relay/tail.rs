@@ -1,52 +1,53 @@
-//! Following a file that grows, without I/O: what to read next, and what was read, out in whole lines.
+//! Follows a growing file without I/O: decides what to read next, and splits what was read into
+//! whole lines.
 
-/// Bytes of the file before the next one that are looked at again each time: where they are not what they were, another file
-/// has taken its place.
+/// Bytes before the next one that are read again each time. If they have changed, the file was
+/// replaced.
 const OVERLAP: u64 = 64;
 
-/// Bytes that are read at once.
+/// The maximum number of bytes read at once.
 const MAX_READ: u64 = 256 * 1024;
 
-/// Bytes of one chunk of text.
+/// The maximum number of bytes in one chunk of text.
 const MAX_CHUNK: usize = 64 * 1024;
 
-/// How often nothing has to come before the beginning of a line is told without its end.
+/// How many reads without new bytes pass before an incomplete line is published.
 const PATIENCE: u32 = 5;
 
-/// A place in a file that is written by somebody else.
+/// A position in a file that another program writes.
 #[derive(Debug)]
 pub(super) struct Tail {
-    /// The next byte to be read.
+    /// The next byte to read.
     offset: u64,
-    /// The bytes right before it; `None` when they are not known yet.
+    /// The bytes right before it; `None` while they are unknown.
     before: Option<Vec<u8>>,
-    /// The beginning of a line of which the end has not come.
+    /// The beginning of an incomplete line.
     line: Vec<u8>,
     quiet: u32,
 }
 
-/// What came of a read.
+/// The result of a read.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Progress {
-    /// Text in whole lines, as far as there are line ends.
+    /// Whole lines of text, as far as there are line ends.
     pub(super) chunks: Vec<String>,
-    /// Whether there may be more already.
+    /// Whether more may be available already.
     pub(super) has_more: bool,
 }
 
 impl Tail {
-    /// Begins at the end of a file of this size.
+    /// Starts at the end of a file of this size.
     pub(super) fn at_end(size: u64) -> Self {
         Self { offset: size, before: (size == 0).then(Vec::new), line: Vec::new(), quiet: 0 }
     }
 
-    /// Which bytes to read: from where, and at most how many.
+    /// Returns the range to read: its start and maximum length.
     pub(super) fn next_read(&self) -> (u64, u64) {
         let overlap = self.overlap();
         (self.offset - overlap, overlap + MAX_READ)
     }
 
-    /// Takes what was read where [`next_read`](Self::next_read) said.
+    /// Takes the bytes that were read in the range of [`next_read`](Self::next_read).
     pub(super) fn take(&mut self, bytes: &[u8]) -> Progress {
         let overlap = self.overlap() as usize;
         let Some((before, new)) = bytes.split_at_checked(overlap) else { return self.restart() };
@@ -65,7 +66,7 @@ impl Tail {
         Progress { chunks, has_more: new.len() as u64 >= MAX_READ }
     }
 
-    /// The file ends before where the read began, or is gone.
+    /// Handles a file that ends before the start of the read, or no longer exists.
     pub(super) fn ended_before(&mut self) -> Progress {
         if self.offset == 0 { self.nothing_came() } else { self.restart() }
     }
@@ -74,7 +75,7 @@ impl Tail {
         self.offset.min(OVERLAP)
     }
 
-    /// Another file is there now: all of it is new.
+    /// Starts over, because another file has replaced it: all of it is new.
     fn restart(&mut self) -> Progress {
         let mut chunks = self.take_lines();
         chunks.extend(self.take_rest());
@@ -88,7 +89,8 @@ impl Tail {
         Progress { chunks, has_more: false }
     }
 
-    /// All that is complete, in chunks that end where lines do; where a line is longer than a chunk, where characters do.
+    /// Returns all complete lines, in chunks that end at line ends, or at character boundaries if a
+    /// line is longer than a chunk.
     fn take_lines(&mut self) -> Vec<String> {
         let mut chunks = Vec::new();
         let mut rest = self.line.as_slice();
@@ -113,7 +115,7 @@ impl Tail {
     }
 }
 
-/// Where to cut so that no character is cut in two.
+/// Returns the last character boundary.
 fn end_of_character(bytes: &[u8]) -> usize {
     match std::str::from_utf8(bytes) {
         Err(error) if error.error_len().is_none() && error.valid_up_to() > 0 => error.valid_up_to(),
@@ -125,7 +127,7 @@ fn end_of_character(bytes: &[u8]) -> usize {
 mod tests {
     use super::*;
 
-    /// Reads from `file` what the tail wants until it has all; all chunks.
+    /// Reads from `file` what the tail requests until it has everything. Returns all chunks.
     fn read(tail: &mut Tail, file: &[u8]) -> Vec<String> {
         let mut chunks = Vec::new();
         for _ in 0..10_000 {
@@ -139,11 +141,11 @@ mod tests {
                 return chunks;
             }
         }
-        panic!("the tail never has all");
+        panic!("the tail never finishes");
     }
 
     #[test]
-    fn only_what_is_new_in_whole_lines() {
+    fn only_new_text_in_whole_lines() {
         let mut file = b"old 1\nold 2\n".to_vec();
         let mut tail = Tail::at_end(file.len() as u64);
         assert_eq!(read(&mut tail, &file), [""; 0]);
@@ -155,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_begins_later_is_told_whole() {
+    fn a_log_that_starts_later_is_published_from_its_beginning() {
         let mut tail = Tail::at_end(0);
         assert_eq!(read(&mut tail, b""), [""; 0]);
         assert_eq!(read(&mut tail, b"first\n"), ["first\n"]);
@@ -163,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn another_file_in_its_place_is_told_from_its_beginning() {
+    fn a_replaced_file_is_published_from_its_beginning() {
         let old = b"the log of the first attempt, which failed\nafter a while\n".repeat(10);
         for new in [&b""[..], b"x\n", b"the log of the second attempt\n", &b"a longer one\n".repeat(1000)] {
             let mut tail = Tail::at_end(0);
@@ -187,18 +189,18 @@ mod tests {
     }
 
     #[test]
-    fn whatever_the_pieces_nothing_is_lost_or_doubled() {
+    fn nothing_is_lost_or_duplicated_whatever_the_pieces() {
         let text: String = (0..2000).map(|number| format!("{number} {}\n", "é🎬".repeat(number % 30))).collect();
         let mut rng = fastrand::Rng::with_seed(7);
         for _ in 0..20 {
-            let (mut tail, mut size, mut told) = (Tail::at_end(0), 0, String::new());
+            let (mut tail, mut size, mut published) = (Tail::at_end(0), 0, String::new());
             while size < text.len() {
                 size = (size + rng.usize(1..2000)).min(text.len());
                 let chunks = read(&mut tail, &text.as_bytes()[..size]);
-                told.extend(chunks);
-                assert!(told.is_empty() || told.ends_with('\n'));
+                published.extend(chunks);
+                assert!(published.is_empty() || published.ends_with('\n'));
             }
-            assert_eq!(told, text);
+            assert_eq!(published, text);
         }
     }
 
@@ -211,11 +213,11 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_end_is_told_after_a_while() {
+    fn a_line_without_end_is_published_after_a_while() {
         let mut tail = Tail::at_end(0);
         assert_eq!(read(&mut tail, b"no end"), [""; 0]);
-        let told: Vec<String> = (0..PATIENCE).flat_map(|_| read(&mut tail, b"no end")).collect();
-        assert_eq!(told, ["no end"]);
+        let published: Vec<String> = (0..PATIENCE).flat_map(|_| read(&mut tail, b"no end")).collect();
+        assert_eq!(published, ["no end"]);
         assert_eq!(read(&mut tail, b"no end of it\n"), [" of it\n"]);
     }
 }

@@ -73,7 +73,8 @@ impl Connection {
         }
     }
 
-    /// Takes what has come and tells how many bytes of it are done with; the rest must be part of the next call.
+    /// Handles received bytes and returns how many of them are complete; the rest must be part of
+    /// the next call.
     ///
     /// What is to be sent is appended to `out`; `on_event` gets each event packet.
     pub(super) fn receive(

@@ -51,9 +51,19 @@ impl Dialer {
             socket.bind(&SocketAddr::from((source, 0)).into())?;
         }
         match socket.connect(&self.target.into()) {
-            Err(error) if error.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => Err(error),
+            Err(error) if !is_under_way(&error) => Err(error),
             Ok(()) | Err(_) => Ok(TcpStream::from_std(socket.into())),
         }
+    }
+}
+
+/// Returns whether the connection is being made.
+fn is_under_way(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    return error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error());
+    #[cfg(not(unix))]
+    {
+        error.kind() == io::ErrorKind::WouldBlock
     }
 }
 

@@ -5,6 +5,9 @@ use thiserror::Error;
 /// Largest head of an answer that is read, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
 
+/// Headers of an answer that are read.
+const MAX_HEADERS: usize = 64;
+
 /// An answer that is there with all of its body.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Answer {
@@ -43,31 +46,31 @@ enum BodyLength {
 
 /// Reads the head of an answer, `None` while it is not whole.
 pub(super) fn read_head(input: &[u8]) -> Result<Option<Head>, AnswerError> {
-    const END: &[u8] = b"\r\n\r\n";
-    let Some(end) = memchr::memmem::find(input, END) else {
-        return if input.len() > MAX_HEAD { Err(AnswerError::TooLarge) } else { Ok(None) };
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut response = httparse::Response::new(&mut headers);
+    let length = match response.parse(input).map_err(|_| AnswerError::NotHttp)? {
+        httparse::Status::Complete(length) => length,
+        httparse::Status::Partial if input.len() > MAX_HEAD => return Err(AnswerError::TooLarge),
+        httparse::Status::Partial => return Ok(None),
     };
-    let text = input.get(..end).and_then(|head| std::str::from_utf8(head).ok()).ok_or(AnswerError::NotHttp)?;
-    let mut lines = text.split("\r\n");
-    let first = lines.next().and_then(|line| line.strip_prefix("HTTP/1.")).ok_or(AnswerError::NotHttp)?;
-    let status = first.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or(AnswerError::NotHttp)?;
+    let status = response.code.ok_or(AnswerError::NotHttp)?;
     let bodiless = matches!(status, 100..200 | 204 | 304);
     let mut head = Head {
         status,
-        length: end + END.len(),
+        length,
         body: if bodiless { BodyLength::Known(0) } else { BodyLength::UntilClose },
-        closes: first.starts_with('0'),
+        closes: response.version == Some(0),
         retry_after: None,
     };
-    for (name, value) in lines.filter_map(|line| line.split_once(':')) {
-        let value = value.trim();
-        if name.eq_ignore_ascii_case("content-length") {
+    for header in &*response.headers {
+        let value = std::str::from_utf8(header.value).unwrap_or_default().trim();
+        if header.name.eq_ignore_ascii_case("content-length") {
             head.body = BodyLength::Known(value.parse().map_err(|_| AnswerError::NotHttp)?);
-        } else if name.eq_ignore_ascii_case("transfer-encoding") && value.eq_ignore_ascii_case("chunked") {
+        } else if header.name.eq_ignore_ascii_case("transfer-encoding") && value.eq_ignore_ascii_case("chunked") {
             head.body = BodyLength::Chunked;
-        } else if name.eq_ignore_ascii_case("connection") {
+        } else if header.name.eq_ignore_ascii_case("connection") {
             head.closes = value.eq_ignore_ascii_case("close");
-        } else if name.eq_ignore_ascii_case("retry-after") {
+        } else if header.name.eq_ignore_ascii_case("retry-after") {
             head.retry_after = value.parse().ok();
         }
     }
@@ -96,19 +99,19 @@ pub(super) fn read_answer(input: &[u8], ended: bool, max_body: usize) -> Result<
 fn read_chunks(mut rest: &[u8], max_body: usize) -> Result<Option<Vec<u8>>, AnswerError> {
     let mut body = Vec::new();
     loop {
-        let Some(line_end) = memchr::memmem::find(rest, b"\r\n") else { return Ok(None) };
-        let (line, after) = rest.split_at(line_end);
-        let size = std::str::from_utf8(line)
-            .ok()
-            .and_then(|line| usize::from_str_radix(line.split(';').next().unwrap_or_default().trim(), 16).ok())
-            .filter(|&size| size <= max_body)
-            .ok_or(AnswerError::NotHttp)?;
-        let Some(chunk) = after.get(2..2 + size + 2) else { return Ok(None) };
+        let (line, size) = match httparse::parse_chunk_size(rest) {
+            Ok(httparse::Status::Complete((line, size))) => (line, size),
+            Ok(httparse::Status::Partial) => return Ok(None),
+            Err(httparse::InvalidChunkSize) => return Err(AnswerError::NotHttp),
+        };
+        let size = usize::try_from(size).ok().filter(|&size| size <= max_body).ok_or(AnswerError::NotHttp)?;
+        // The end of its line comes after the chunk.
+        let Some(chunk) = rest.get(line..line + size + 2) else { return Ok(None) };
         if size == 0 {
             return Ok(Some(body));
         }
         body.extend_from_slice(&chunk[..size]);
-        rest = &after[2 + size + 2..];
+        rest = &rest[line + size + 2..];
     }
 }
 
@@ -152,7 +155,10 @@ mod tests {
     #[test]
     fn what_is_not_http_or_never_ends_is_refused() {
         assert_eq!(read_answer(b"SSH-2.0-OpenSSH\r\n\r\n", false, MAX), Err(AnswerError::NotHttp));
-        assert_eq!(read_answer(&vec![b'x'; MAX_HEAD + 1], false, MAX), Err(AnswerError::TooLarge));
+        assert_eq!(
+            read_answer(&[b"HTTP/1.1 200 OK\r\nx: ", vec![b'x'; MAX_HEAD].as_slice()].concat(), false, MAX),
+            Err(AnswerError::TooLarge)
+        );
         let chunks = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffff\r\n";
         assert_eq!(read_answer(chunks, false, MAX), Err(AnswerError::NotHttp));
         let huge = b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n";

@@ -100,7 +100,7 @@ impl Live {
         now.since(self.heard) > self.connection.protocol.silence_allowed
     }
 
-    /// The error that the socket tells of, if it is not an event of an earlier one.
+    /// Returns the socket's error, unless it belongs to an earlier socket.
     pub(super) fn socket_error(&self) -> Option<Ended> {
         self.stream.take_error().ok().flatten().map(|error| Ended::Socket(error.kind()))
     }
@@ -129,7 +129,7 @@ impl Live {
         }
     }
 
-    /// Takes what the socket of the POST has to tell.
+    /// Handles an event of the POST's socket.
     pub(super) fn on_post_event(&mut self, event: &Event, buffer: &mut [u8]) -> Result<(), Ended> {
         let Some(post) = &mut self.post else { return Ok(()) };
         if event.is_writable() {

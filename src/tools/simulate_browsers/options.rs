@@ -35,11 +35,11 @@ pub struct Options {
     #[arg(short = 'n', long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     clients: u32,
 
-    /// What carries the packets
+    /// Transport of the packets
     #[arg(long, value_enum, default_value_t = Transport::Websocket)]
     transport: Transport,
 
-    /// What the browsers look at, and with it which events are published
+    /// Page that the browsers show; decides their subscriptions and the published events
     #[arg(long, value_enum, default_value_t = Page::Jobs)]
     page: Page,
 
@@ -47,12 +47,12 @@ pub struct Options {
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     jobs: u32,
 
-    /// Subscribe without asking for acknowledgements, as Flamenco's page does; a client counts as ready once connected,
-    /// and --hold must be long enough for the server to take the subscriptions
+    /// Subscribe without acknowledgements, as Flamenco's page does; a client counts as ready once connected,
+    /// and --hold must be long enough for the server to handle the subscriptions
     #[arg(long)]
     no_ack: bool,
 
-    /// Number of connects under way at a time; 0: all at once
+    /// Maximum number of connects in progress; 0: all at once
     #[arg(long, value_name = "N", default_value_t = 100)]
     in_flight: u32,
 
@@ -60,7 +60,7 @@ pub struct Options {
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(..=10_000_000))]
     events: u32,
 
-    /// Events to publish per second; 0: each as soon as the one before is answered
+    /// Events to publish per second; 0: each as soon as the previous one is answered
     #[arg(long, value_name = "PER_SECOND", default_value_t = 0.0, value_parser = rate)]
     rate: f64,
 
@@ -72,7 +72,7 @@ pub struct Options {
     #[arg(long, value_name = "BYTES", default_value_t = 330, value_parser = clap::value_parser!(u32).range(..=65_536))]
     payload_bytes: u32,
 
-    /// Where events are posted to
+    /// URL that events are posted to
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8082/api/events")]
     publish_url: Url,
 
@@ -80,12 +80,12 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     publish_token_file: Option<PathBuf>,
 
-    /// What is posted for an event. {payload}: its JSON object; {kind}: as the Manager names it, `job-update`; {event}: as
-    /// browsers know it, `/jobs`; {room}: the room it goes to, `Jobs`; {number}: which event it is, from 0. Other braces stay as they are
+    /// Body posted for an event. {payload}: its JSON object; {kind}: the Manager's name, `job-update`; {event}: the
+    /// browsers' name, `/jobs`; {room}: its room, `Jobs`; {number}: its number, from 0. Other braces are unchanged
     #[arg(long, value_name = "TEMPLATE", default_value = r#"{"type":"{kind}","payload":{payload}}"#)]
     publish_body: Template,
 
-    /// Number of browsers that read slowly. They may be thinned out or closed by the server; the report tells of them apart
+    /// Number of browsers that read slowly. The server may coalesce their updates or close them; the report lists them separately
     #[arg(long, value_name = "N", default_value_t = 0)]
     slow: u32,
 
@@ -135,7 +135,7 @@ pub struct Options {
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
 
-    /// Allow servers that are not on this machine: do not point a load test at somebody else's
+    /// Allow servers on other machines; never point a load test at a server without its owner's consent
     #[arg(long)]
     allow_remote: bool,
 }
@@ -258,7 +258,7 @@ impl Plan {
     }
 }
 
-/// Standard streams, epoll, the publisher, /proc, and some for whoever started us.
+/// Standard streams, epoll, the publisher, /proc, and those inherited from the parent process.
 const FILES_BESIDE_CLIENTS: u64 = 32;
 
 const _: () = assert!(10_000_000 + 1000 < MAX_EVENTS);

@@ -104,7 +104,7 @@ pub(super) struct DeliveryReport {
     pub(super) out_of_order: u64,
     /// Received by a client that had not subscribed to it.
     pub(super) misrouted: u64,
-    /// Received, but published by somebody else.
+    /// Received, but published by another program.
     pub(super) foreign: u64,
 }
 

@@ -105,7 +105,7 @@ impl Run {
         self.hold(self.plan.hold_after, "hold")?;
         let after_load = self.resident()?;
         let slow = (self.plan.slow > 0).then(|| self.slow_report());
-        let churn = (self.plan.churning > 0).then(|| ConnectReport::of(&self.swarm.reconnects));
+        let churn = (self.plan.churning > 0).then(|| ConnectReport::of(&self.swarm.outcome().reconnects));
         let storms = (0..self.plan.storms).map(|_| self.storm()).collect::<io::Result<Vec<_>>>()?;
         if let Some(loaded) = &mut loaded {
             let lost = self.swarm.lost(|audience| self.traffic.count(self.publisher.published(), audience));
@@ -119,7 +119,7 @@ impl Run {
         Ok(Report {
             load: self.describe(),
             connect,
-            disconnects: self.swarm.disconnects.clone(),
+            disconnects: self.swarm.outcome().disconnects.clone(),
             slow,
             churn,
             storms,
@@ -153,7 +153,7 @@ impl Run {
             self.show_progress(self.swarm.ready() as u64);
         }
         let spent = self.spent_since(usage, 0)?;
-        Ok((ConnectReport::of(&self.swarm.connects), spent.own_share()))
+        Ok((ConnectReport::of(&self.swarm.outcome().connects), spent.own_share()))
     }
 
     /// Keeps everything going for a while without publishing.
@@ -276,7 +276,7 @@ impl Run {
             clients: self.plan.slow,
             delivered: self.tally.receipts.slow,
             skipped: self.swarm.skipped_by_slow(),
-            disconnects: self.swarm.slow_disconnects.clone(),
+            disconnects: self.swarm.outcome().slow_disconnects.clone(),
         }
     }
 
@@ -306,12 +306,12 @@ impl Run {
 
     /// Memory of all of the server's processes in bytes.
     fn resident(&self) -> io::Result<u64> {
-        self.plan.server_pids.iter().map(process::resident_bytes).sum()
+        self.plan.server_pids.iter().copied().map(process::resident_bytes).sum()
     }
 
     fn usage(&self) -> io::Result<Usage> {
-        let server = self.plan.server_pids.iter().map(process::cpu_time).sum::<io::Result<Duration>>()?;
-        Ok(Usage { at: self.clock.now(), server, own: process::cpu_time("self")? })
+        let server = self.plan.server_pids.iter().copied().map(process::cpu_time).sum::<io::Result<Duration>>()?;
+        Ok(Usage { at: self.clock.now(), server, own: process::cpu_time(std::process::id())? })
     }
 
     fn spent_since(&self, before: Usage, deliveries: u64) -> io::Result<Spent> {

@@ -22,7 +22,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 const COME_BACK_AFTER: Duration = Duration::from_millis(250);
 /// How often a slow reader reads.
 const SLOW_READ_EVERY: Duration = Duration::from_millis(100);
-/// The bit of a token that tells the socket of a client's POST from its other socket.
+/// The bit of a token that distinguishes the socket of a client's POST from its other socket.
 const POSTS: usize = 1 << 31;
 /// Connects begun between two looks at the sockets, so that answers are not left waiting for a thousand connects.
 const DIALS_AT_A_TIME: usize = 32;
@@ -43,22 +43,39 @@ pub(super) struct Swarm {
     clients: Vec<Client>,
     manners: Manners,
     behaviour: Behaviour,
-    dialer: Dialer,
-    registry: Registry,
+    sockets: Sockets,
     clock: Clock,
     buffer: Box<[u8]>,
     timers: Timers,
-    to_dial: VecDeque<(u32, Round)>,
+    progress: Progress,
     /// Clients whose socket may hold more than was read.
     unread: Vec<u32>,
+    /// Whether churning clients leave.
+    churns: bool,
+    outcome: Outcome,
+}
+
+/// The means to open a socket.
+#[derive(Debug)]
+struct Sockets {
+    dialer: Dialer,
+    registry: Registry,
+}
+
+/// How far the clients have come.
+#[derive(Debug)]
+struct Progress {
+    waiting: VecDeque<(u32, Round)>,
     in_flight: usize,
     in_flight_limit: usize,
     connected: usize,
+    /// Clients with an answer to each of their subscriptions, which are connected too.
     ready: usize,
-    /// Losses of connections that are over.
-    lost_before: u64,
-    /// Whether churning clients leave.
-    churns: bool,
+}
+
+/// What has happened to the clients' connections so far.
+#[derive(Debug)]
+pub(super) struct Outcome {
     /// The connects of all clients, in the current round.
     pub(super) connects: Connects,
     /// The reconnects of churning clients.
@@ -67,6 +84,8 @@ pub(super) struct Swarm {
     pub(super) disconnects: BTreeMap<String, u64>,
     /// The same of slow readers.
     pub(super) slow_disconnects: BTreeMap<String, u64>,
+    /// Losses of connections that are over.
+    lost_before: u64,
 }
 
 #[derive(Debug)]
@@ -99,43 +118,34 @@ impl Swarm {
             clients: watches.map(|watch| Client { watch, live: None, epoch: 0, round: Round::Everybody }).collect(),
             manners,
             behaviour,
-            dialer,
-            registry,
+            sockets: Sockets { dialer, registry },
             clock,
             buffer: vec![0; BUFFER].into_boxed_slice(),
             timers: Timers::default(),
-            to_dial: VecDeque::new(),
+            progress: Progress::none(behaviour.in_flight),
             unread: Vec::new(),
-            in_flight: 0,
-            in_flight_limit: behaviour.in_flight,
-            connected: 0,
-            ready: 0,
-            lost_before: 0,
             churns: false,
-            connects: Connects::beginning(now),
-            reconnects: Connects::beginning(now),
-            disconnects: BTreeMap::new(),
-            slow_disconnects: BTreeMap::new(),
+            outcome: Outcome::beginning(now),
         }
     }
 
     /// Begins a round of connects of all clients, at most `in_flight` at a time.
     pub(super) fn connect_all(&mut self, in_flight: usize) {
-        self.connects = Connects::beginning(self.clock.now());
-        self.in_flight_limit = in_flight;
-        self.to_dial = (0..self.clients.len() as u32).map(|client| (client, Round::Everybody)).collect();
+        self.outcome.connects = Connects::beginning(self.clock.now());
+        let all = 0..self.clients.len() as u32;
+        self.progress.waiting = all.map(|client| (client, Round::Everybody)).collect();
+        self.progress.in_flight_limit = in_flight;
     }
 
     /// Drops all connections at once, without a word. `published`: how many events an audience was to get so far.
     pub(super) fn drop_all(&mut self, published: impl Fn(u32) -> u32) {
         for client in &mut self.clients {
             client.live = None;
-            self.lost_before += client.take_lost(&published);
+            self.outcome.lost_before += client.take_lost(&published);
         }
         self.timers.clear();
-        self.to_dial.clear();
         self.unread.clear();
-        (self.in_flight, self.connected, self.ready) = (0, 0, 0);
+        self.progress = Progress::none(self.progress.in_flight_limit);
     }
 
     /// From now on, steady clients that are ready are to get every event. Gives the audience of each of them.
@@ -170,11 +180,16 @@ impl Swarm {
 
     /// Whether every connect of the round has succeeded or failed and all subscriptions are answered.
     pub(super) fn is_settled(&self) -> bool {
-        self.to_dial.is_empty() && self.in_flight == 0 && self.ready == self.connected
+        self.progress.is_settled()
     }
 
+    /// The number of clients with an answer to each of their subscriptions.
     pub(super) fn ready(&self) -> usize {
-        self.ready
+        self.progress.ready
+    }
+
+    pub(super) fn outcome(&self) -> &Outcome {
+        &self.outcome
     }
 
     /// How many events connected clients are still waiting for.
@@ -185,7 +200,7 @@ impl Swarm {
 
     /// How many events clients have not got that were to get them, in all connections so far.
     pub(super) fn lost(&self, published: impl Fn(u32) -> u32) -> u64 {
-        self.lost_before + self.clients.iter().map(|client| client.lost(&published)).sum::<u64>()
+        self.outcome.lost_before + self.clients.iter().map(|client| client.lost(&published)).sum::<u64>()
     }
 
     /// How many events slow readers did not get although they got later ones.
@@ -196,7 +211,7 @@ impl Swarm {
 
     /// How long there is nothing to do unless a socket has something.
     pub(super) fn idle_for(&self, now: Time) -> Duration {
-        if !self.unread.is_empty() || (!self.to_dial.is_empty() && self.in_flight < self.in_flight_limit) {
+        if !self.unread.is_empty() || self.progress.may_dial() {
             return Duration::ZERO;
         }
         self.timers.idle_for(now)
@@ -205,10 +220,7 @@ impl Swarm {
     /// Does what is due: connects, timers, and what an earlier turn left.
     pub(super) fn advance(&mut self, tally: &mut Tally) {
         for _ in 0..DIALS_AT_A_TIME {
-            if self.in_flight >= self.in_flight_limit {
-                break;
-            }
-            let Some((client, round)) = self.to_dial.pop_front() else { break };
+            let Some((client, round)) = self.progress.next_to_dial() else { break };
             self.dial(client, round);
         }
         for client in std::mem::take(&mut self.unread) {
@@ -222,7 +234,7 @@ impl Swarm {
         }
     }
 
-    /// Takes what a client's socket has to tell.
+    /// Handles an event of a client's socket.
     pub(super) fn on_event(&mut self, event: &Event, tally: &mut Tally) {
         let index = (event.token().0 & !POSTS) as u32;
         let Some(Client { watch, live: Some(live), .. }) = self.clients.get_mut(index as usize) else { return };
@@ -251,29 +263,20 @@ impl Swarm {
 
     fn dial(&mut self, index: u32, round: Round) {
         let now = self.clock.now();
-        let dialled = self.open_socket(index, Token(index as usize));
+        let dialled = self.sockets.open(index, Token(index as usize));
         let client = &mut self.clients[index as usize];
         client.epoch += 1;
         client.round = round;
-        let connects = match round {
-            Round::Everybody => &mut self.connects,
-            Round::Churn => &mut self.reconnects,
-        };
+        let connects = self.outcome.connects_of(round);
         connects.attempted += 1;
         match dialled {
             Ok(stream) => {
                 client.live = Some(Live::opening(stream, client.watch.audience, &self.manners, now));
-                self.in_flight += 1;
+                self.progress.in_flight += 1;
                 self.set_timer(index, Task::GiveUp, now.after(CONNECT_TIMEOUT));
             }
             Err(error) => connects.failed(error.kind().to_string()),
         }
-    }
-
-    fn open_socket(&mut self, index: u32, token: Token) -> io::Result<TcpStream> {
-        let mut stream = self.dialer.dial(index)?;
-        self.registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        Ok(stream)
     }
 
     /// Opens a second socket for what a client that polls wants to say.
@@ -281,7 +284,7 @@ impl Swarm {
         if !self.clients[index as usize].live.as_ref().is_some_and(Live::wants_to_post) {
             return;
         }
-        match (self.open_socket(index, Token(index as usize | POSTS)), &mut self.clients[index as usize].live) {
+        match (self.sockets.open(index, Token(index as usize | POSTS)), &mut self.clients[index as usize].live) {
             (Ok(stream), Some(live)) => live.post(stream),
             (Err(error), _) => self.ended(index, Ended::Socket(error.kind())),
             (Ok(_), None) => {}
@@ -296,7 +299,7 @@ impl Swarm {
         let client = &mut self.clients[index as usize];
         let Some(live) = &mut client.live else {
             if task == Task::ComeBack {
-                self.to_dial.push_back((index, Round::Churn));
+                self.progress.waiting.push_back((index, Round::Churn));
             }
             return;
         };
@@ -331,10 +334,10 @@ impl Swarm {
         if let Some(live) = client.live.take() {
             live.leave();
         }
-        self.connected -= 1;
-        self.ready -= 1;
-        self.lost_before += client.take_lost(|_| 0);
-        self.to_dial.push_back((index, Round::Churn));
+        self.progress.connected -= 1;
+        self.progress.ready -= 1;
+        self.outcome.lost_before += client.take_lost(|_| 0);
+        self.progress.waiting.push_back((index, Round::Churn));
     }
 
     fn read(&mut self, index: u32, amount: Amount, tally: &mut Tally) {
@@ -362,17 +365,14 @@ impl Swarm {
         let Some(live) = &client.live else { return };
         let now = self.clock.now();
         let next_ping = now.after(live.ping_interval());
-        match client.round {
-            Round::Everybody => self.connects.connected(live.since, now),
-            Round::Churn => self.reconnects.connected(live.since, now),
-        }
-        self.in_flight -= 1;
-        self.connected += 1;
+        self.outcome.connects_of(client.round).connected(live.since, now);
+        self.progress.in_flight -= 1;
+        self.progress.connected += 1;
         self.set_timer(index, Task::Ping, next_ping);
     }
 
     fn is_ready(&mut self, index: u32) {
-        self.ready += 1;
+        self.progress.ready += 1;
         let now = self.clock.now();
         match self.clients[index as usize].watch.role {
             Role::Steady => {}
@@ -389,24 +389,70 @@ impl Swarm {
         let Some(live) = client.live.take() else { return };
         let (role, round) = (client.watch.role, client.round);
         if live.is_connected() {
-            self.connected -= 1;
-            self.ready -= usize::from(live.is_ready());
-            let reasons = match role {
-                Role::Steady | Role::Churning => &mut self.disconnects,
-                Role::Slow => &mut self.slow_disconnects,
-            };
-            *reasons.entry(why.to_string()).or_default() += 1;
+            self.progress.connected -= 1;
+            self.progress.ready -= usize::from(live.is_ready());
+            self.outcome.ended(role, why.to_string());
         } else {
-            self.in_flight -= 1;
-            match round {
-                Round::Everybody => self.connects.failed(why.to_string()),
-                Round::Churn => self.reconnects.failed(why.to_string()),
-            }
+            self.progress.in_flight -= 1;
+            self.outcome.connects_of(round).failed(why.to_string());
         }
         if role == Role::Churning && self.churns {
-            self.lost_before += client.take_lost(|_| 0);
+            self.outcome.lost_before += client.take_lost(|_| 0);
             self.set_timer(index, Task::ComeBack, self.clock.now().after(COME_BACK_AFTER));
         }
+    }
+}
+
+impl Sockets {
+    fn open(&mut self, client: u32, token: Token) -> io::Result<TcpStream> {
+        let mut stream = self.dialer.dial(client)?;
+        self.registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+        Ok(stream)
+    }
+}
+
+impl Progress {
+    fn none(in_flight_limit: usize) -> Self {
+        Self { waiting: VecDeque::new(), in_flight: 0, in_flight_limit, connected: 0, ready: 0 }
+    }
+
+    fn is_settled(&self) -> bool {
+        self.waiting.is_empty() && self.in_flight == 0 && self.ready == self.connected
+    }
+
+    fn may_dial(&self) -> bool {
+        !self.waiting.is_empty() && self.in_flight < self.in_flight_limit
+    }
+
+    fn next_to_dial(&mut self) -> Option<(u32, Round)> {
+        if self.may_dial() { self.waiting.pop_front() } else { None }
+    }
+}
+
+impl Outcome {
+    fn beginning(now: Time) -> Self {
+        Self {
+            connects: Connects::beginning(now),
+            reconnects: Connects::beginning(now),
+            disconnects: BTreeMap::new(),
+            slow_disconnects: BTreeMap::new(),
+            lost_before: 0,
+        }
+    }
+
+    fn connects_of(&mut self, round: Round) -> &mut Connects {
+        match round {
+            Round::Everybody => &mut self.connects,
+            Round::Churn => &mut self.reconnects,
+        }
+    }
+
+    fn ended(&mut self, role: Role, reason: String) {
+        let reasons = match role {
+            Role::Steady | Role::Churning => &mut self.disconnects,
+            Role::Slow => &mut self.slow_disconnects,
+        };
+        *reasons.entry(reason).or_default() += 1;
     }
 }
 

@@ -1,4 +1,4 @@
-//! Whole runs against a small server that makes mistakes when told to.
+//! Whole runs against a small server that makes mistakes on request.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
-/// One client's record. Positions count the events that are meant for this client, from 0.
+/// One client's record. Positions count the events for this client, from 0.
 ///
-/// As long as all goes well it is one number; gaps are kept as ranges, so that an event that fills one is told from one
-/// that came before.
+/// Without losses it is one number. Gaps are kept as ranges, which distinguish an event that fills a gap from a
+/// duplicate.
 #[derive(Debug)]
 pub(super) struct Tracker {
-    /// The first position the client is to have; `None` until its first event tells.
+    /// The first position that the client must receive; `None` until its first event.
     start: Option<u32>,
     /// One more than the highest position received.
     next: u32,
@@ -32,7 +32,8 @@ impl Tracker {
         Self { start: Some(start), next: start, gaps: Vec::new() }
     }
 
-    /// A client that comes in the middle: what it receives first tells where it begins.
+    /// Starts with a client that connects during the run: the first event it receives decides where
+    /// it begins.
     pub(super) const fn joining() -> Self {
         Self { start: None, next: 0, gaps: Vec::new() }
     }

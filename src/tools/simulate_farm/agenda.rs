@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::job::JobNo;
 use super::worker::WorkerNo;
 
-/// Something that will happen at a known moment of simulated time.
+/// A future step at a known moment of simulated time.
 ///
-/// What has become pointless by then (a step of a task that was taken away meanwhile) is recognised by who performs it
-/// and dropped: nothing is ever searched for in the agenda.
+/// A step that has become obsolete (for example of a task that was reassigned) is detected when it is performed, and
+/// dropped; the agenda is never searched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Happening {
     ManagerReady,
@@ -52,7 +52,7 @@ pub(super) enum Beat {
     Broke,
 }
 
-/// A queue by time; what is due at the same moment comes in the order in which it was noted.
+/// A queue ordered by time; steps of the same moment keep the order in which they were added.
 #[derive(Debug, Default)]
 pub(super) struct Agenda {
     entries: BinaryHeap<Reverse<Entry>>,
@@ -67,6 +67,11 @@ impl Agenda {
 
     pub(super) fn next(&mut self) -> Option<(Duration, Happening)> {
         self.entries.pop().map(|Reverse(entry)| (entry.due, entry.happening))
+    }
+
+    /// When the next step is due.
+    pub(super) fn due(&self) -> Option<Duration> {
+        self.entries.peek().map(|Reverse(entry)| entry.due)
     }
 
     #[cfg(test)]

@@ -12,7 +12,7 @@ use super::job::{Job, JobNo, JobStatus, TaskStatus};
 use super::operator::Card;
 use super::worker::{Ask, Worker, WorkerNo, WorkerState};
 use super::{logs, report};
-use crate::farm::FarmEvent;
+use farm::FarmEvent;
 
 /// What a simulated farm is like. The same settings give the same events, byte for byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub struct Farm {
     pub(super) workers: Vec<Worker>,
     pub(super) tags: Vec<Tag>,
     pub(super) deck: Vec<Card>,
-    /// What was told last; `None` while the Manager is starting.
+    /// The last published status; `None` while the Manager is starting.
     status: Option<FarmState>,
     outgoing: VecDeque<(Duration, FarmEvent)>,
 }
@@ -82,11 +82,11 @@ impl Farm {
             outgoing: VecDeque::new(),
         };
         farm.send(report::life_cycle("manager-startup"));
-        farm.after(1000..=1100, Happening::ManagerReady);
+        farm.after(300..=400, Happening::ManagerReady);
         farm.expect_workers();
-        farm.after(4000..=4500, Happening::TagsMade);
-        farm.after(4600..=5000, Happening::JobsTopUp);
-        farm.after(8000..=10_000, Happening::OperatorActs);
+        farm.after(2000..=2300, Happening::TagsMade);
+        farm.after(700..=900, Happening::JobsTopUp);
+        farm.after(6000..=8000, Happening::OperatorActs);
         farm
     }
 
@@ -95,9 +95,29 @@ impl Farm {
         report::life_cycle("manager-shutdown")
     }
 
+    /// Returns the simulated time at which the next event happens, or at which something happens without
+    /// one. Until then the farm stays as it is.
+    pub(super) fn due(&self) -> Option<Duration> {
+        self.outgoing.front().map(|(at, _)| *at).or_else(|| self.agenda.due())
+    }
+
+    /// Goes on to what is due next, and returns its event if it has one. `None` is the end.
+    pub(super) fn step(&mut self) -> Option<Option<(Duration, FarmEvent)>> {
+        if self.outgoing.is_empty() {
+            let (due, happening) = self.agenda.next()?;
+            // What happens takes a moment: something that was due meanwhile happens right after it.
+            self.now = self.now.max(due);
+            self.perform(happening);
+            if self.status.is_some_and(|published| published != self.overall()) {
+                self.publish_status();
+            }
+        }
+        Some(self.outgoing.pop_front())
+    }
+
     fn perform(&mut self, happening: Happening) {
         match happening {
-            Happening::ManagerReady => self.tell_status(),
+            Happening::ManagerReady => self.publish_status(),
             Happening::WorkerRegisters(worker) => self.worker_registers(worker),
             Happening::WorkerSignsOn(worker) => self.worker_signs_on(worker),
             Happening::WorkerAsksForWork(worker) => self.worker_asks_for_work(worker),
@@ -131,7 +151,7 @@ impl Farm {
         self.now += Duration::from_nanos(self.rng.u64(60_000..=700_000));
     }
 
-    /// Changes a job's status and tells it.
+    /// Changes a job's status and publishes it.
     pub(super) fn job_becomes(&mut self, no: JobNo, status: JobStatus, refresh_tasks: bool) {
         let stamp = self.stamp();
         let now = self.now;
@@ -143,16 +163,16 @@ impl Farm {
             job.finished = Some(now);
             self.after(20_000..=60_000, Happening::JobExpires { job: no, finished: now });
         }
-        self.tell_job(no, Some(previous), refresh_tasks);
+        self.publish_job(no, Some(previous), refresh_tasks);
     }
 
-    pub(super) fn tell_job(&mut self, no: JobNo, previous: Option<JobStatus>, refresh_tasks: bool) {
+    pub(super) fn publish_job(&mut self, no: JobNo, previous: Option<JobStatus>, refresh_tasks: bool) {
         if let Some(job) = self.jobs.get(&no) {
             self.send(report::job(job, previous, refresh_tasks));
         }
     }
 
-    /// Changes a task's status and tells it, in its log too.
+    /// Changes a task's status and publishes it, also in its log.
     pub(super) fn task_becomes(&mut self, no: JobNo, task: usize, status: TaskStatus, activity: &str) {
         let stamp = self.stamp();
         let Some(job) = self.jobs.get_mut(&no) else { return };
@@ -161,11 +181,11 @@ impl Farm {
         changed.status = status;
         changed.updated = stamp;
         activity.clone_into(&mut changed.activity);
-        self.tell_log(no, task, logs::manager_line(stamp, &logs::status_changed(previous, status)));
-        self.tell_task(no, task, Some(previous));
+        self.publish_log(no, task, logs::manager_line(stamp, &logs::status_changed(previous, status)));
+        self.publish_task(no, task, Some(previous));
     }
 
-    pub(super) fn tell_task(&mut self, no: JobNo, task: usize, previous: Option<TaskStatus>) {
+    pub(super) fn publish_task(&mut self, no: JobNo, task: usize, previous: Option<TaskStatus>) {
         if let Some(job) = self.jobs.get(&no) {
             let task = &job.tasks[task];
             let worker = task.worker.map(|worker| &self.workers[worker.0]);
@@ -173,28 +193,28 @@ impl Farm {
         }
     }
 
-    pub(super) fn tell_log(&mut self, no: JobNo, task: usize, text: String) {
+    pub(super) fn publish_log(&mut self, no: JobNo, task: usize, text: String) {
         if let Some(job) = self.jobs.get(&no) {
             self.send(report::task_log(&job.tasks[task], text));
         }
     }
 
-    /// Changes a worker's state and tells it.
+    /// Changes a worker's state and publishes it.
     pub(super) fn worker_becomes(&mut self, no: WorkerNo, state: WorkerState) {
         let stamp = self.stamp();
         let worker = &mut self.workers[no.0];
         let previous = worker.state;
         worker.state = state;
         worker.last_seen = Some(stamp);
-        self.tell_worker(no, Some(previous));
+        self.publish_worker(no, Some(previous));
     }
 
     pub(super) fn worker_is_asked(&mut self, no: WorkerNo, ask: Ask) {
         self.workers[no.0].asked = Some(ask);
-        self.tell_worker(no, None);
+        self.publish_worker(no, None);
     }
 
-    pub(super) fn tell_worker(&mut self, no: WorkerNo, previous: Option<WorkerState>) {
+    pub(super) fn publish_worker(&mut self, no: WorkerNo, previous: Option<WorkerState>) {
         self.send(report::worker(&self.workers[no.0], previous));
     }
 
@@ -202,10 +222,15 @@ impl Farm {
         self.workers.iter().filter(|worker| worker.state.is_awake()).count()
     }
 
-    fn tell_status(&mut self) {
+    fn publish_status(&mut self) {
         let status = self.overall();
         self.status = Some(status);
         self.send(report::farm_status(status.word()));
+    }
+
+    /// The status as the API reports it.
+    pub(super) fn status_word(&self) -> &'static str {
+        self.status.map_or("starting", FarmState::word)
     }
 
     fn overall(&self) -> FarmState {
@@ -229,16 +254,11 @@ impl Iterator for Farm {
     type Item = (Duration, FarmEvent);
 
     fn next(&mut self) -> Option<Self::Item> {
-        while self.outgoing.is_empty() {
-            let (due, happening) = self.agenda.next()?;
-            // What happens takes a moment: something that was due meanwhile happens right after it.
-            self.now = self.now.max(due);
-            self.perform(happening);
-            if self.status.is_some_and(|told| told != self.overall()) {
-                self.tell_status();
+        loop {
+            if let Some(event) = self.step()? {
+                return Some(event);
             }
         }
-        self.outgoing.pop_front()
     }
 }
 

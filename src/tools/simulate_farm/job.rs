@@ -16,6 +16,10 @@ pub(super) struct JobNo(pub(super) u64);
 /// After this many failures by different workers a task has failed for good.
 const FAILURES_TO_FAIL: usize = 3;
 
+/// The priority, frames, frames of a task and milliseconds of a frame of the first jobs: short ones, so that
+/// there is something to see soon.
+const OPENING: [(i64, u32, u32, u64); 4] = [(80, 18, 2, 700), (40, 0, 0, 0), (70, 24, 2, 900), (60, 30, 3, 1100)];
+
 /// A job, as the Manager knows it.
 #[derive(Debug)]
 pub(super) struct Job {
@@ -24,10 +28,13 @@ pub(super) struct Job {
     pub(super) kind: JobKind,
     pub(super) status: JobStatus,
     pub(super) priority: i64,
+    pub(super) created: Timestamp,
     pub(super) updated: Timestamp,
+    /// The frame that was rendered last.
+    pub(super) image: Option<u32>,
     pub(super) tasks: Vec<Task>,
     pub(super) fault: Fault,
-    /// A job tells how many steps it has only once the first of them is done.
+    /// A job reports its number of steps only once the first of them is done.
     pub(super) counts_steps: bool,
     /// Simulated time at which it completed, failed or was cancelled last.
     pub(super) finished: Option<Duration>,
@@ -59,7 +66,7 @@ pub(super) enum Fault {
     Sound,
     /// The first worker that tries the second task fails, the next one succeeds.
     Flaky,
-    /// Nobody can render it.
+    /// No worker can render it.
     Broken,
 }
 
@@ -71,7 +78,7 @@ pub(super) struct Task {
     pub(super) status: TaskStatus,
     pub(super) activity: String,
     pub(super) steps_completed: u32,
-    /// Who works or worked on it last.
+    /// The worker that works or worked on it last.
     pub(super) worker: Option<WorkerNo>,
     pub(super) failed_by: Vec<WorkerNo>,
     pub(super) updated: Timestamp,
@@ -108,7 +115,8 @@ pub(super) enum Work {
 }
 
 impl Job {
-    /// The job somebody submits as number `no`: every fourth only says hello and sleeps, some are faulty.
+    /// Returns the job submitted as number `no`: every fourth only prints a greeting and sleeps,
+    /// some are faulty.
     pub(super) fn submitted(no: JobNo, at: Timestamp, rng: &mut Rng) -> Self {
         let kind = if no.0 % 4 == 1 { JobKind::EchoSleep } else { JobKind::Render };
         let fault = match no.0 % 7 {
@@ -117,7 +125,10 @@ impl Job {
             _ => Fault::Sound,
         };
         let works = match kind {
-            JobKind::Render => render_works(rng),
+            JobKind::Render => match OPENING.get(no.0 as usize) {
+                Some(&(_, frames, chunk, millis)) => render_works(frames, chunk, millis),
+                None => render_works(rng.u32(8..=48), rng.u32(1..=6), rng.u64(700..=3000)),
+            },
             JobKind::EchoSleep => echo_sleep_works(rng),
         };
         Self {
@@ -125,8 +136,10 @@ impl Job {
             name: name(no),
             kind,
             status: JobStatus::Queued,
-            priority: 10 * rng.i64(3..=7),
+            priority: OPENING.get(no.0 as usize).map_or_else(|| 10 * rng.i64(3..=7), |(priority, ..)| *priority),
+            created: at,
             updated: at,
+            image: None,
             tasks: works.into_iter().map(|work| Task::new(work, at, rng)).collect(),
             fault: if kind == JobKind::Render { fault } else { Fault::Sound },
             counts_steps: false,
@@ -135,12 +148,21 @@ impl Job {
         }
     }
 
-    /// Steps done and steps in all, as job updates tell them.
+    /// Returns the completed steps and all steps, as job updates report them.
     pub(super) fn steps(&self) -> (u32, u32) {
         if !self.counts_steps {
             return (0, 0);
         }
         self.tasks.iter().fold((0, 0), |(done, all), task| (done + task.steps_completed, all + task.work.steps()))
+    }
+
+    /// The number of frames that the job renders.
+    pub(super) fn frames(&self) -> u32 {
+        let last = |task: &Task| match task.work {
+            Work::Render { last, .. } => last,
+            Work::Echo | Work::Sleep { .. } | Work::Video { .. } => 0,
+        };
+        self.tasks.iter().map(last).max().unwrap_or(0)
     }
 
     /// The first task that `worker` could be given now.
@@ -291,10 +313,7 @@ impl Work {
     }
 }
 
-fn render_works(rng: &mut Rng) -> Vec<Work> {
-    let frames = rng.u32(8..=48);
-    let chunk = rng.u32(1..=6);
-    let millis = rng.u64(700..=3000);
+fn render_works(frames: u32, chunk: u32, millis: u64) -> Vec<Work> {
     let chunks = (1..=frames).step_by(chunk as usize);
     let renders = chunks.map(|first| Work::Render { first, last: frames.min(first + chunk - 1), millis });
     renders.chain([Work::Video { last: frames }]).collect()
@@ -314,10 +333,10 @@ fn name(no: JobNo) -> String {
         "čekaj na zalazak",
         "Nebel über der Brücke",
         "пролёт камеры",
-        "夜の街",
+        "θάλασσα & ουρανός",
         "مشهد المطر",
         "टाइटल क्रम",
-        "θάλασσα & ουρανός",
+        "夜の街",
         "비 오는 골목",
         "fx <smoke> 'v2'",
         "ทะเลหมอก",

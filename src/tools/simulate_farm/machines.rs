@@ -13,7 +13,7 @@ impl Farm {
             let name = format!("render-node-{:02}", no + 1);
             let state = WorkerState::Starting;
             self.workers.push(Worker { id, name, state, asked: None, run: 0, last_seen: None });
-            self.after(1200..=3500, Happening::WorkerRegisters(WorkerNo(no)));
+            self.after(450..=1800, Happening::WorkerRegisters(WorkerNo(no)));
         }
     }
 
@@ -24,7 +24,7 @@ impl Farm {
 
     pub(super) fn worker_signs_on(&mut self, no: WorkerNo) {
         self.worker_becomes(no, WorkerState::Idle);
-        self.after(1500..=4000, Happening::WorkerAsksForWork(no));
+        self.after(300..=1200, Happening::WorkerAsksForWork(no));
     }
 
     /// What an idle worker does every few seconds; here it also learns what it is asked to do.

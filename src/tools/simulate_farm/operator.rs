@@ -52,7 +52,7 @@ impl Farm {
         self.create_tag("GPU", "Nodes with a GPU — schnell & groß");
         self.create_tag(TAG_NAMES[0], "");
         if !self.workers.is_empty() {
-            self.tell_worker(WorkerNo(0), None);
+            self.publish_worker(WorkerNo(0), None);
         }
     }
 
@@ -66,6 +66,10 @@ impl Farm {
             let job = Job::submitted(no, stamp, &mut self.rng);
             self.send(report::new_job(&job));
             self.jobs.insert(no, job);
+        }
+        if self.submitted < self.settings.jobs.min(6) as u64 {
+            self.after(200..=600, Happening::JobsTopUp);
+            return;
         }
         // A big farm fills up as fast as a small one.
         let pace = 1.max(self.settings.jobs as u64 / 4);
@@ -154,7 +158,7 @@ impl Farm {
             job.priority = priority;
             job.updated = stamp;
         }
-        self.tell_job(no, None, false);
+        self.publish_job(no, None, false);
     }
 
     fn pause(&mut self, no: JobNo) {
@@ -188,7 +192,7 @@ impl Farm {
             return;
         }
         job.delete_requested = Some(stamp);
-        self.tell_job(no, None, false);
+        self.publish_job(no, None, false);
         self.after(2..=300, Happening::JobDeleted(no));
     }
 

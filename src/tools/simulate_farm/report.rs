@@ -5,13 +5,13 @@ use jiff::Timestamp as Moment;
 use super::farm::Tag;
 use super::job::{Job, JobStatus, Task, TaskStatus};
 use super::worker::{Ask, Worker, WorkerState};
-use crate::farm::{
+use farm::{
     FarmEvent, FarmStatusReport, JobUpdate, LastRenderedUpdate, LifeCycle, Payload, StatusChange, TaskLogUpdate,
     TaskUpdate, TaskWorker, Thumbnail, Timestamp, WorkerTag, WorkerTagUpdate, WorkerUpdate,
 };
 
 /// Version of the software that the simulated workers run.
-const VERSION: &str = "3.9-simulated";
+pub(super) const VERSION: &str = "3.9-simulated";
 
 pub(super) fn life_cycle(kind: &str) -> FarmEvent {
     FarmEvent::LifeCycle(Payload::new(LifeCycle { kind: kind.to_owned() }))
@@ -30,7 +30,7 @@ pub(super) fn job(job: &Job, previous: Option<JobStatus>, refresh_tasks: bool) -
     FarmEvent::JobUpdate(Payload::new(JobUpdate { previous_status, refresh_tasks, ..job_update(job) }))
 }
 
-/// Of a job that is gone a Manager tells the id and, for the rest, Go's zero values.
+/// For a deleted job a Manager sends the id and, for all other fields, Go's zero values.
 pub(super) fn deleted_job(job: &Job) -> FarmEvent {
     FarmEvent::JobUpdate(Payload::new(JobUpdate {
         delete_requested_at: None,
@@ -67,12 +67,20 @@ pub(super) fn task_log(task: &Task, log: String) -> FarmEvent {
     FarmEvent::TaskLogUpdate(Payload::new(TaskLogUpdate { log, task_id: task.id.into() }))
 }
 
+/// The images of a job and their widths.
+pub(super) const IMAGES: [(&str, u32); 3] =
+    [("last-rendered.jpg", 1920), ("last-rendered-small.jpg", 600), ("last-rendered-tiny.jpg", 200)];
+
+/// Where a job's images are.
+pub(super) fn image_folder(job: &Job) -> String {
+    let id = job.id.to_string();
+    format!("/job-files/job-{id:.4}/{id}")
+}
+
 /// It says where the image is, not what it is: all of a job's are the same text.
 pub(super) fn last_rendered(job: &Job) -> FarmEvent {
-    let id = job.id.to_string();
-    let suffixes = ["last-rendered.jpg", "last-rendered-small.jpg", "last-rendered-tiny.jpg"];
-    let thumbnail =
-        Thumbnail { base: format!("/job-files/job-{:.4}/{id}", id), suffixes: suffixes.map(str::to_owned).into() };
+    let suffixes = IMAGES.map(|(name, _)| name.to_owned()).into();
+    let thumbnail = Thumbnail { base: image_folder(job), suffixes };
     FarmEvent::LastRendered(Payload::new(LastRenderedUpdate { job_id: job.id.into(), thumbnail }))
 }
 

@@ -10,41 +10,41 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 use super::{Farm, Settings};
-use crate::clock;
-use crate::farm::FarmEvent;
+use client::clock;
+use farm::FarmEvent;
 
-/// When a simulated Manager starts unless somebody says otherwise: fixed, or the same seed would not give the same bytes.
+/// The default start of a simulated Manager. It is fixed, so that the same seed gives the same bytes.
 const START: &str = "2026-01-01T08:00:00Z";
 
-/// Print the events of a simulated render farm, one JSON object a line.
+/// Print the events of a simulated render farm, one JSON object per line
 ///
-/// This is what a Manager posts to /api/events as application/x-ndjson, or feeds to a server that was started with
-/// --events-from-stdin. The farm lives until --duration is over or nobody reads any more.
+/// A Manager posts this format to /api/events as application/x-ndjson; a server with --events-from-stdin reads it. The
+/// farm runs until --duration is over or the output is closed.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// Workers on the farm
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub workers: u32,
 
-    /// Unfinished jobs there are at a time; when one ends the next is submitted
+    /// Number of unfinished jobs; when one ends, the next is submitted
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub jobs: u32,
 
-    /// Events per second, evenly spaced; 0 is as fast as they can be written [default: in the farm's own time]
+    /// Events per second, evenly spaced; 0 means as fast as possible [default: the farm's own pace]
     #[arg(long, value_name = "R", value_parser = rate)]
     pub rate: Option<f64>,
 
-    /// Stop the Manager after this long, such as 90s or 5m: of real time, with --rate 0 of the farm's [default: never]
+    /// Stop the Manager after this time, e.g. 90s or 5m; real time, or the farm's time with --rate 0 [default: never]
     #[arg(long, value_name = "D", value_parser = duration)]
     pub duration: Option<Duration>,
 
-    /// Where chance starts. The same seed (with the same --workers, --jobs and --start) gives the same bytes, ids of the
-    /// events included, so that a server that has just had them takes them for repetitions [default: another one each
-    /// time, told on stderr]
+    /// Seed of the random numbers. The same seed (with the same --workers, --jobs and --start) gives the same bytes, ids of the
+    /// events included, so a server that has just had them treats them as repetitions [default: random, printed on
+    /// stderr]
     #[arg(long, value_name = "S")]
     pub seed: Option<u64>,
 
-    /// When the Manager starts, as RFC 3339; all time stamps count from here
+    /// Start time of the Manager (RFC 3339); all timestamps count from it
     #[arg(long, value_name = "TIME", default_value = START, value_parser = start)]
     pub start: Timestamp,
 }
@@ -56,7 +56,11 @@ pub enum StreamError {
     Output(#[from] io::Error),
 }
 
-/// Prints until the duration is over. That nobody reads any more is no error.
+/// Prints events until the duration is over. A closed output is not an error.
+///
+/// # Errors
+///
+/// The output cannot be written, for another reason than that it is closed.
 pub fn run(options: &Options) -> Result<(), StreamError> {
     let seed = options.seed.unwrap_or_else(|| {
         let seed = fastrand::u64(..);
@@ -138,18 +142,18 @@ fn write_line(out: &mut impl Write, settings: &Settings, no: u64, event: &FarmEv
 fn rate(text: &str) -> Result<f64, &'static str> {
     match text.parse() {
         Ok(rate) if rate == 0.0 || (0.001..=1e9).contains(&rate) => Ok(rate),
-        Ok(_) | Err(_) => Err("a number of events per second is due: 0, or at least 0.001"),
+        Ok(_) | Err(_) => Err("expected a number of events per second: 0, or at least 0.001"),
     }
 }
 
 fn duration(text: &str) -> Result<Duration, &'static str> {
-    let duration: SignedDuration = text.parse().map_err(|_| "a time such as 90s, 5m or 1h is due")?;
-    duration.try_into().map_err(|_| "a time that is not negative is due")
+    let duration: SignedDuration = text.parse().map_err(|_| "expected a duration such as 90s, 5m or 1h")?;
+    duration.try_into().map_err(|_| "a duration cannot be negative")
 }
 
 fn start(text: &str) -> Result<Timestamp, &'static str> {
     match text.parse() {
         Ok(start) if start >= Timestamp::UNIX_EPOCH => Ok(start),
-        Ok(_) | Err(_) => Err("a time such as 2026-01-01T08:00:00Z is due, not before 1970"),
+        Ok(_) | Err(_) => Err("expected a time such as 2026-01-01T08:00:00Z, not before 1970"),
     }
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::stream::{Pace, print};
 use super::*;
-use crate::ingest::decode::decode_event;
+use ::farm::decode::decode_event;
 
 fn settings(seed: u64) -> Settings {
     Settings { workers: 6, jobs: 4, seed, start: "2026-01-01T08:00:00Z".parse().unwrap() }

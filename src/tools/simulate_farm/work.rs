@@ -26,12 +26,12 @@ impl Farm {
         worker.last_seen = Some(stamp);
         let greeting = logs::assigned(&worker.name, worker.id);
 
-        self.tell_log(job, task, logs::manager_line(stamp, &greeting));
+        self.publish_log(job, task, logs::manager_line(stamp, &greeting));
         self.assign(job, task, no);
         if self.jobs.get(&job).is_some_and(|job| job.status == JobStatus::Queued) {
             self.job_becomes(job, JobStatus::Active, false);
         }
-        self.tell_worker(no, None);
+        self.publish_worker(no, None);
         self.proceed(no, job, task, Beat::Launched);
         true
     }
@@ -62,7 +62,7 @@ impl Farm {
         self.after(200..=1500, Happening::WorkerAsksForWork(no));
     }
 
-    /// A job that is to pause does so once nobody works on it any more.
+    /// Pauses a job that is to pause once no worker has a task of it.
     pub(super) fn pause_if_idle(&mut self, no: JobNo) {
         let Some(job) = self.jobs.get_mut(&no) else { return };
         if job.status == JobStatus::PauseRequested && !job.is_being_worked_on() {
@@ -87,7 +87,8 @@ impl Farm {
     fn assign(&mut self, job_no: JobNo, task: usize, worker: WorkerNo) {
         let Some(job) = self.jobs.get_mut(&job_no) else { return };
         job.tasks[task].worker = Some(worker);
-        // The activity tells why the task was queued until the worker has something to report.
+        // The activity is the reason why the task was queued until the worker has something to
+        // report.
         let activity = job.tasks[task].activity.clone();
         self.task_becomes(job_no, task, TaskStatus::Active, &activity);
     }
@@ -105,7 +106,7 @@ impl Farm {
         } else {
             Beat::StepDone
         };
-        self.tell_log(job_no, task, text);
+        self.publish_log(job_no, task, text);
         self.proceed(no, job_no, task, next);
     }
 
@@ -116,7 +117,7 @@ impl Farm {
         {
             let frame = first + job.tasks[task].steps_completed;
             let text = process.sampling(frame, 0, 8);
-            self.tell_log(job_no, task, text);
+            self.publish_log(job_no, task, text);
         }
         self.proceed(no, job_no, task, Beat::StepDone);
     }
@@ -136,15 +137,18 @@ impl Farm {
 
         let Some(job) = self.jobs.get_mut(&job_no) else { return };
         job.counts_steps = true;
+        if let Work::Render { first, .. } = job.tasks[task].work {
+            job.image = Some(first + done);
+        }
         job.updated = stamp;
         job.tasks[task].steps_completed = done + 1;
         job.tasks[task].updated = stamp;
         "Progress".clone_into(&mut job.tasks[task].activity);
-        self.tell_job(job_no, None, false);
-        self.tell_task(job_no, task, None);
+        self.publish_job(job_no, None, false);
+        self.publish_task(job_no, task, None);
         if let Some(text) = output {
             self.after(30..=90, Happening::ImageProcessed(job_no));
-            self.tell_log(job_no, task, text);
+            self.publish_log(job_no, task, text);
         }
         self.proceed(no, job_no, task, next);
     }
@@ -153,7 +157,7 @@ impl Farm {
         let Some((process, _)) = self.process(no, job_no, task) else { return };
         if matches!(process.work, Work::Render { .. }) {
             let text = process.quit();
-            self.tell_log(job_no, task, text);
+            self.publish_log(job_no, task, text);
         }
         self.stop_working(no);
         self.task_becomes(job_no, task, TaskStatus::Completed, "Completed");
@@ -173,8 +177,8 @@ impl Farm {
         let hopeless = job.has_failed(task, awake);
         let verdict = if hopeless { "no worker is left to try it, its job fails" } else { "another worker may try it" };
 
-        self.tell_log(job_no, task, WHY.to_owned());
-        self.tell_log(job_no, task, logs::manager_line(stamp, &format!("task failed, {verdict}")));
+        self.publish_log(job_no, task, WHY.to_owned());
+        self.publish_log(job_no, task, logs::manager_line(stamp, &format!("task failed, {verdict}")));
         self.stop_working(no);
         if hopeless {
             self.task_becomes(job_no, task, TaskStatus::Failed, WHY);

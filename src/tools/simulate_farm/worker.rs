@@ -33,7 +33,7 @@ pub(super) enum WorkerState {
     Error,
 }
 
-/// A state somebody wants a worker to go to.
+/// A requested state of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ask {
     pub(super) wanted: Wanted,

@@ -1,11 +1,11 @@
-//! What somebody types.
+//! Chat messages from the keyboard.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::thread;
 
 use tokio::sync::mpsc;
 
-/// Lines that wait to be sent; who types more waits.
+/// The number of lines that wait to be sent; further input waits.
 const WAITING: usize = 16;
 /// Longest line in bytes; what is longer is sent in pieces.
 const MAX_LINE: u64 = 4096;

@@ -1,4 +1,4 @@
-//! What happens on the farm, told in lines.
+//! Formats events of the farm as lines.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -8,9 +8,9 @@ use serde_json::value::RawValue;
 
 use super::paint::{ALARM, BOLD, DIM, NEWS, bar, paint, state};
 use super::text::plain;
-use crate::client::Address;
-use crate::farm::json::FromJson;
-use crate::farm::{
+use client::Address;
+use farm::json::FromJson;
+use farm::{
     ChatMessage, EventKind, FarmStatusReport, FieldError, JobId, JobUpdate, LastRenderedUpdate, LifeCycle, Problem,
     Status, TagId, TaskId, TaskLogUpdate, TaskUpdate, WorkerTagUpdate, WorkerUpdate,
 };
@@ -24,9 +24,10 @@ const MAX_RAW: usize = 200;
 /// So many names of each kind are remembered.
 const MAX_NAMES: usize = 10_000;
 
-/// Tells events one by one, and remembers what it hears about the names of things.
+/// Formats events one by one, and remembers the names of jobs, tasks and workers.
 pub(super) struct Narrator {
-    address: Address,
+    /// `None` for events that come from an MQTT broker.
+    address: Option<Address>,
     jobs: Names<JobId>,
     tasks: Names<TaskId>,
     tags: Names<TagId>,
@@ -36,20 +37,21 @@ struct Names<Id>(HashMap<Id, String>);
 
 impl Narrator {
     /// One that knows nothing yet; images are shown as links to `address`.
-    pub(super) fn new(address: Address) -> Self {
+    pub(super) fn new(address: Option<Address>) -> Self {
         Self { address, jobs: Names::default(), tasks: Names::default(), tags: Names::default() }
     }
 
-    /// The lines that tell an event, with colours. Text that came from afar is in them only after [`plain`].
-    pub(super) fn tell(&mut self, name: &str, args: &[Box<RawValue>]) -> Vec<String> {
-        let told = match (EventKind::from_wire_name(name), args) {
-            (Some(kind), [payload]) => self.tell_kind(kind, payload.get()).ok(),
+    /// Returns the lines for an event, with colours. Text from the network passes through [`plain`]
+    /// first.
+    pub(super) fn describe(&mut self, name: &str, args: &[Box<RawValue>]) -> Vec<String> {
+        let lines = match (EventKind::from_wire_name(name), args) {
+            (Some(kind), [payload]) => self.describe_kind(kind, payload.get()).ok(),
             (Some(_) | None, _) => None,
         };
-        told.unwrap_or_else(|| vec![unknown(name, args)])
+        lines.unwrap_or_else(|| vec![unknown(name, args)])
     }
 
-    fn tell_kind(&mut self, kind: EventKind, json: &str) -> Result<Vec<String>, FieldError> {
+    fn describe_kind(&mut self, kind: EventKind, json: &str) -> Result<Vec<String>, FieldError> {
         Ok(match kind {
             EventKind::NewJob | EventKind::JobUpdate => vec![self.job(JobUpdate::from_json(json)?)],
             EventKind::TaskUpdate => vec![self.task(TaskUpdate::from_json(json)?)],
@@ -120,7 +122,8 @@ impl Narrator {
     fn image(&self, image: &LastRenderedUpdate) -> String {
         let thumbnail = &image.thumbnail;
         let suffix = thumbnail.suffixes.first().map_or("", String::as_str);
-        let url = self.address.join(&format!("{}/{suffix}", thumbnail.base));
+        let path = format!("{}/{suffix}", thumbnail.base);
+        let url = self.address.as_ref().map_or_else(|| path.clone(), |address| address.join(&path));
         line("image", &[&self.jobs.name(&image.job_id), &paint(NEWS, &plain(&url, MAX_RAW))])
     }
 
@@ -195,7 +198,8 @@ fn unknown(name: &str, args: &[Box<RawValue>]) -> String {
     line("?", &[&plain(name, MAX_NAME), &paint(DIM, &plain(&args.join(" "), MAX_RAW))])
 }
 
-/// What something was before it became what it is. A Manager of 3.0 also tells that what is the same was the same.
+/// Returns the previous status. A Manager of 3.0 also sends one that is equal to the current
+/// status.
 fn before(previous: Option<&Status>, status: &Status) -> String {
     let previous = previous.filter(|previous| *previous != status);
     previous.map_or_else(String::new, |status| paint(DIM, &format!("was {}", plain(status.as_str(), MAX_NAME))))

@@ -18,7 +18,8 @@ pub(super) fn paint(style: Style, text: &str) -> String {
     if text.is_empty() { String::new() } else { format!("{style}{text}{style:#}") }
 }
 
-/// A state word in its colour, padded to the width of its column. A word nobody knows has no colour.
+/// Returns a status word in its colour, padded to the width of its column. An unknown word has no
+/// colour.
 pub(super) fn state(word: &str) -> String {
     let word = plain(word, MAX_STATE);
     let style = match word.as_str() {

@@ -9,21 +9,21 @@ use serde_json::value::RawValue;
 use super::narrator::Narrator;
 use super::paint::{DIM, NEWS, paint};
 use super::text::{plain, plain_json};
-use crate::client::Address;
-use crate::clock;
+use client::Address;
+use client::clock;
 
 /// Longest notice that is shown, in characters: a server's refusal may be part of it.
 const MAX_NOTICE: usize = 300;
 
 /// Prints events as they come, each line with the local time.
 pub(super) struct Screen<W> {
-    /// Who makes lines of events; without one they are printed as JSON.
+    /// Formats events as lines; without it they are printed as JSON.
     narrator: Option<Narrator>,
     out: W,
 }
 
 impl<W: Write> Screen<W> {
-    pub(super) fn new(json: bool, address: Address, out: W) -> Self {
+    pub(super) fn new(json: bool, address: Option<Address>, out: W) -> Self {
         Self { narrator: (!json).then(|| Narrator::new(address)), out }
     }
 
@@ -31,7 +31,7 @@ impl<W: Write> Screen<W> {
         let now = now();
         match &mut self.narrator {
             Some(narrator) => {
-                for line in narrator.tell(name, args) {
+                for line in narrator.describe(name, args) {
                     write_line(&mut self.out, &now, &line)?;
                 }
             }

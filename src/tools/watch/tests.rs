@@ -6,18 +6,18 @@ use futures_util::{SinkExt, StreamExt};
 
 use super::narrator::Narrator;
 use super::*;
-use crate::client::peer::{OPEN, Peer, listener, text, welcome};
+use client::peer::{OPEN, Peer, listener, text, welcome};
 
 const JOB: &str = "4b2c1f0e-7c3f-4f0f-9a53-2f6d1b7f6c21";
 const TASK: &str = "abb5f5a7-ceab-47c8-8885-cbc1fcf81ed5";
 const TIME: &str = "2026-11-23T17:19:56.591264427Z";
 
-/// What a narrator tells of events one after the other, without colours.
-fn told(events: &[(&str, String)]) -> Vec<String> {
-    let mut narrator = Narrator::new("http://farm:8081".parse().unwrap());
+/// Returns the lines that a narrator prints for these events, without colours.
+fn printed(events: &[(&str, String)]) -> Vec<String> {
+    let mut narrator = Narrator::new(Some("http://farm:8081".parse().unwrap()));
     let lines = events
         .iter()
-        .flat_map(|(name, payload)| narrator.tell(name, &[RawValue::from_string(payload.clone()).unwrap()]));
+        .flat_map(|(name, payload)| narrator.describe(name, &[RawValue::from_string(payload.clone()).unwrap()]));
     lines.map(|line| anstream::adapter::strip_str(&line).to_string()).collect()
 }
 
@@ -67,7 +67,7 @@ fn jobs_and_tasks_are_told_by_name_once_it_is_known() {
         job("paused", ""),
     ];
     assert_eq!(
-        told(&events),
+        printed(&events),
         [
             "task   active       ▱▱▱▱▱▱▱▱▱▱       0/3  4b2c1f0e… › render-1-3  was queued",
             "job    active       ▰▰▰▰▱▱▱▱▱▱     12/25  shot_010 🎬  priority 50",
@@ -101,7 +101,7 @@ fn workers_tags_farm_and_chat_are_told() {
         event("/message", r#"{"name":"Ana","text":"dobro jutro\nsvima"}"#),
     ];
     assert_eq!(
-        told(&events),
+        printed(&events),
         [
             "worker awake        render-node-01  was asleep",
             "worker awake        render-node-01  asked to be asleep after its task",
@@ -128,12 +128,12 @@ fn what_is_unknown_is_shown_raw_but_cut() {
         ("/long", long),
         job("brand-new-status", r#","name":"n""#),
     ];
-    let told = told(&events);
-    assert_eq!(told[0], r#"?      /new-thing  {"id": 1}"#);
-    assert_eq!(told[1], r#"?      /jobs  {"id":"not a uuid"}"#);
-    assert_eq!(told[2], "?      /status  null");
-    assert!(told[3].ends_with("yyy…") && told[3].chars().count() < 250, "{}", told[3]);
-    assert!(told[4].starts_with("job    brand-new-status "), "{}", told[4]);
+    let printed = printed(&events);
+    assert_eq!(printed[0], r#"?      /new-thing  {"id": 1}"#);
+    assert_eq!(printed[1], r#"?      /jobs  {"id":"not a uuid"}"#);
+    assert_eq!(printed[2], "?      /status  null");
+    assert!(printed[3].ends_with("yyy…") && printed[3].chars().count() < 250, "{}", printed[3]);
+    assert!(printed[4].starts_with("job    brand-new-status "), "{}", printed[4]);
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn no_field_can_command_the_terminal() {
         event("/\u{1b}[2J\u{9b}", "\"\u{9b}\u{202e}\""),
     ];
     let events = events.map(|(name, payload)| (name, escaped(&payload).replace("render-1-3", evil)));
-    for line in told(&events) {
+    for line in printed(&events) {
         assert!(!line.chars().any(|c| c.is_control() || c == '\u{202e}'), "{line:?}");
     }
 }
@@ -163,10 +163,10 @@ fn every_recorded_event_is_told() {
     let recording = include_str!("../../../tests/data/farm-3.9.ndjson");
     let events = recording.lines().map(|line| {
         let value: serde_json::Value = serde_json::from_str(line).unwrap();
-        let kind: crate::farm::EventKind = value["type"].as_str().unwrap().parse().unwrap();
+        let kind: farm::EventKind = value["type"].as_str().unwrap().parse().unwrap();
         (kind.wire_name(), value["payload"].to_string())
     });
-    let lines = told(&events.collect::<Vec<_>>());
+    let lines = printed(&events.collect::<Vec<_>>());
     assert!(lines.len() > 446);
     assert_eq!(lines.iter().find(|line| line.starts_with('?')), None);
 }
@@ -201,9 +201,16 @@ async fn heard(peer: &mut Peer) -> String {
 async fn it_subscribes_chats_shows_and_comes_back() {
     let (listener, url) = listener().await;
     let rooms = vec![Room::Jobs, Room::Job(JOB.parse().unwrap()), Room::Chat];
-    let options = Options { url, rooms, json: true, chat: true, name: "Ana".to_owned() };
+    let options = Options {
+        url: Place::Server(url.clone()),
+        mqtt_prefix: String::new(),
+        rooms,
+        json: true,
+        chat: true,
+        name: "Ana".to_owned(),
+    };
     let paper = Paper::default();
-    let screen = Screen::new(true, options.url.clone(), paper.clone());
+    let screen = Screen::new(true, Some(url.clone()), paper.clone());
     let (say, typed) = mpsc::channel(1);
     let mut watch = Watch { options: &options, screen, typed, client: None, said: String::new() };
     say.send("hello".to_owned()).await.unwrap();
@@ -226,7 +233,7 @@ async fn it_subscribes_chats_shows_and_comes_back() {
         }
     };
     tokio::select! {
-        result = watch.forever() => panic!("it ended: {result:?}"),
+        result = watch.run() => panic!("it ended: {result:?}"),
         () = serve => {}
     }
     let lines = paper.lines();
@@ -237,14 +244,21 @@ async fn it_subscribes_chats_shows_and_comes_back() {
 #[actix_rt::test]
 async fn it_says_what_happens_to_the_connection_once() {
     let (listener, url) = listener().await;
-    let options = Options { url, rooms: vec![], json: false, chat: false, name: String::new() };
+    let options = Options {
+        url: Place::Server(url.clone()),
+        mqtt_prefix: String::new(),
+        rooms: vec![],
+        json: false,
+        chat: false,
+        name: String::new(),
+    };
     let paper = Paper::default();
-    let screen = Screen::new(false, options.url.clone(), paper.clone());
+    let screen = Screen::new(false, Some(url.clone()), paper.clone());
     let mut watch = Watch { options: &options, screen, typed: chat_input::none(), client: None, said: String::new() };
 
     let serve = async {
         let mut peer = welcome(&listener, OPEN).await;
-        for _ in DEFAULT_ROOMS {
+        for _ in Room::FIXED.into_iter().filter(|room| room.subscription().is_some()) {
             heard(&mut peer).await;
         }
         peer.send(text(r#"430["unknown subscription type, ignoring request"]"#)).await.unwrap();
@@ -256,11 +270,11 @@ async fn it_says_what_happens_to_the_connection_once() {
         welcome(&listener, OPEN).await
     };
     tokio::select! {
-        result = watch.forever() => panic!("it ended: {result:?}"),
+        result = watch.run() => panic!("it ended: {result:?}"),
         mut peer = serve => { peer.next().await; }
     }
     let lines: Vec<String> = paper.lines().iter().map(|line| line["12:34:56 ".len()..].to_owned()).collect();
-    assert_eq!(lines[0], format!("── connected to {}", options.url));
+    assert_eq!(lines[0], format!("── connected to {url}"));
     assert_eq!(lines[1], "── Jobs: the server answers \"unknown subscription type, ignoring request\"");
     assert_eq!(lines[2], "farm   idle");
     assert!(lines[3].starts_with("── ") && lines[3].ends_with("; connecting again"), "{lines:?}");

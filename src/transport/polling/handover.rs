@@ -1,5 +1,13 @@
-//! What the requests of a polling session, its flusher, its sweep and a WebSocket that takes it over do to each other: plain
-//! decisions, each made under one lock.
+//! The interaction of a polling session's requests, its flusher, its sweep and the WebSocket that
+//! takes it over: plain decisions, each made under one lock.
+//!
+//! ```text
+//! get       Absent ── begin_get ──▶ Waiting ── release_get ──▶ Released
+//!             ▲                        │ poll_get: frames         │ poll_get: frames or noop
+//!             └────────────────────────┴──────────────────────────┘
+//! stage     Polling ── upgrade ──▶ Over(Upgraded)
+//!              └─ close packet sent, abandon_get, sweep, end ──▶ Over(Ended)
+//! ```
 
 use std::{
     task::{Poll, Waker},
@@ -8,26 +16,34 @@ use std::{
 
 use crate::{
     disconnect::Disconnect,
-    outbox::{BodyRoom, Home, Limits, Outbox, Phase, Taker, Waiting},
+    outbox::{BodyRoom, Home, Outbox, OutboxLimits, Phase, Taker, Waiting},
 };
 
-/// How long a session that ends politely waits for the request that is told so.
+/// How long a closing session waits for the request that fetches the close packet.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a client may take for its first request after opening the session. Clients send it at
+/// once; a web page that makes a visitor's browser open sessions sends none.
+const FIRST_REQUEST: Duration = Duration::from_secs(10);
 
 /// An engine packet `6` (noop) as a body.
 const NOOP: &[u8] = b"1:6";
 /// An engine packet `1` (close) as a body.
 pub(super) const CLOSE: &[u8] = b"1:1";
 
-/// Who carries the session.
+/// The transport of a polling session.
 ///
-/// INVARIANT: only while requests carry it does anything here touch its outbox, and both a request that takes from the outbox
-/// and a WebSocket that becomes its home do so under the same lock as this. So each frame leaves on one of them, in order.
+/// INVARIANT: the outbox is touched from here only while requests carry the session. A request that
+/// takes frames and a WebSocket that becomes the outbox's home do so under this lock. So each frame
+/// leaves on exactly one of them, in order.
 #[derive(Debug)]
 pub(super) struct Handover {
     stage: Stage,
-    /// When a request last came or was answered.
+    /// When a request last arrived or was answered.
     heard: Instant,
+    /// The number of requests that arrived, including the one that opened the session; more than
+    /// two count as two.
+    requests: u8,
 }
 
 #[derive(Debug)]
@@ -36,19 +52,19 @@ enum Stage {
     Over(Over),
 }
 
-/// The request that takes what waits; a client has one at a time.
+/// The request that takes waiting frames; a client has one at a time.
 #[derive(Debug)]
 enum Get {
     Absent,
     Waiting(Waker),
-    /// It was woken, to be answered even if nothing waits.
+    /// The request was woken, and is answered even if no frames wait.
     Released,
 }
 
 /// Why requests no longer carry the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::transport) enum Over {
-    /// A WebSocket does.
+    /// A WebSocket carries it.
     Upgraded,
     Ended(Disconnect),
 }
@@ -56,7 +72,7 @@ pub(in crate::transport) enum Over {
 /// Why a `GET` is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum GetError {
-    /// Another one is waiting.
+    /// Another `GET` is waiting.
     Overlap,
     Over,
 }
@@ -64,14 +80,14 @@ pub(super) enum GetError {
 /// Why a WebSocket may not probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::transport) enum ProbeError {
-    /// Another one is probing.
+    /// Another WebSocket is probing.
     Busy,
     Over,
 }
 
 impl Handover {
     pub(super) fn new(now: Instant) -> Self {
-        Self { stage: Stage::Polling { get: Get::Absent, probing: false }, heard: now }
+        Self { stage: Stage::Polling { get: Get::Absent, probing: false }, heard: now, requests: 0 }
     }
 
     pub(super) fn over(&self) -> Option<Over> {
@@ -81,17 +97,18 @@ impl Handover {
         }
     }
 
-    /// A `POST` came.
+    /// Records a `POST`.
     pub(super) fn hear(&mut self, now: Instant) {
         self.heard = now;
+        self.requests = (self.requests + 1).min(2);
     }
 
-    /// A `GET` came. It is answered once [`poll_get`](Self::poll_get) is ready.
+    /// Records a `GET`. It is answered once [`poll_get`](Self::poll_get) is ready.
     pub(super) fn begin_get(&mut self, now: Instant) -> Result<(), GetError> {
         match &mut self.stage {
             Stage::Polling { get: get @ Get::Absent, .. } => {
                 *get = Get::Waiting(Waker::noop().clone());
-                self.heard = now;
+                self.hear(now);
                 Ok(())
             }
             Stage::Polling { get: Get::Waiting(_) | Get::Released, .. } => Err(GetError::Overlap),
@@ -99,7 +116,7 @@ impl Handover {
         }
     }
 
-    /// Appends the answer to `body`, or has `waker` woken when it is worth asking again.
+    /// Appends the response to `body`, or registers `waker` for the next attempt.
     pub(super) fn poll_get(
         &mut self,
         outbox: &Outbox,
@@ -131,14 +148,15 @@ impl Handover {
         Poll::Ready(())
     }
 
-    /// The `GET` is gone before it was answered: so is the client, or a proxy between that may have lost more.
+    /// Ends the session, because its `GET` was dropped before the response: the client is gone, or
+    /// a proxy in between may have lost more.
     pub(super) fn abandon_get(&mut self) {
         if let Stage::Polling { get: Get::Waiting(_) | Get::Released, .. } = self.stage {
             self.end(Disconnect::TransportClose);
         }
     }
 
-    /// The flusher comes around.
+    /// Handles a visit of the flusher.
     pub(super) fn flush(&mut self, outbox: &Outbox, now: Instant) {
         match &self.stage {
             Stage::Polling { get: Get::Waiting(waker), .. } => waker.wake_by_ref(),
@@ -146,34 +164,42 @@ impl Handover {
                 Phase::Closed(reason) => self.end(reason),
                 Phase::Open | Phase::Closing(_) => outbox.block(now),
             },
-            // A released request looks itself.
+            // A released request checks by itself.
             Stage::Polling { get: Get::Released, .. } | Stage::Over(_) => {}
         }
     }
 
-    /// Ends a session whose client was silent for longer than `silence`, or did not fetch what waits for it.
-    pub(super) fn sweep(&mut self, outbox: &Outbox, now: Instant, silence: Duration, limits: &Limits) {
-        let Stage::Polling { get, .. } = &self.stage else { return };
+    /// Ends a session whose client was silent for longer than `silence`, or did not fetch its
+    /// frames. Returns how many chat messages were left out before that.
+    pub(super) fn sweep(&mut self, outbox: &Outbox, now: Instant, silence: Duration, limits: &OutboxLimits) -> u64 {
+        let Stage::Polling { get, .. } = &self.stage else { return 0 };
         let elapsed = now.saturating_duration_since(self.heard);
         if elapsed > silence {
             self.end(Disconnect::PingTimeout);
+        } else if self.requests < 2 && elapsed > FIRST_REQUEST {
+            self.end(Disconnect::NeverPolled);
         } else if let Get::Absent = get {
             match outbox.phase() {
                 Phase::Closing(reason) if elapsed > CLOSE_TIMEOUT => self.end(reason),
-                Phase::Open | Phase::Closing(_) if outbox.evict_overdue(now, limits).is_some() => {
-                    self.end(Disconnect::TooSlow);
+                Phase::Open | Phase::Closing(_) => {
+                    let overdue = outbox.evict_overdue(now, limits);
+                    if overdue.evicted.is_some() {
+                        self.end(Disconnect::TooSlow);
+                    }
+                    return overdue.left_out;
                 }
-                Phase::Open | Phase::Closing(_) => {}
                 Phase::Closed(reason) => self.end(reason),
             }
         }
+        0
     }
 
-    /// A WebSocket wants to take over.
+    /// Starts the probe of a WebSocket.
     pub(super) fn begin_probe(&mut self) -> Result<(), ProbeError> {
         match &mut self.stage {
             Stage::Polling { probing: probing @ false, .. } => {
                 *probing = true;
+                self.requests = (self.requests + 1).min(2);
                 Ok(())
             }
             Stage::Polling { probing: true, .. } => Err(ProbeError::Busy),
@@ -181,7 +207,7 @@ impl Handover {
         }
     }
 
-    /// Has a waiting `GET` answered, so that the client can pause its polling.
+    /// Releases a waiting `GET`, so that the client can pause its polling.
     pub(super) fn release_get(&mut self) {
         if let Stage::Polling { get, .. } = &mut self.stage
             && let Get::Waiting(waker) = get
@@ -191,22 +217,31 @@ impl Handover {
         }
     }
 
-    /// The WebSocket is gone without having taken over.
+    /// Ends the probe of a WebSocket that did not take over.
     pub(super) fn end_probe(&mut self) {
         if let Stage::Polling { probing, .. } = &mut self.stage {
             *probing = false;
         }
     }
 
-    /// A WebSocket takes over: from now on `home` flushes the outbox, and what is still waiting in it first.
+    /// Lets a WebSocket take over: from now on `home` flushes the outbox, starting with the waiting
+    /// frames.
     pub(super) fn upgrade(&mut self, outbox: &Outbox, home: Home) -> Result<(), Over> {
         match self.over() {
             None => {
-                outbox.attach(home, Taker::Stream);
+                outbox.set_home(home, Taker::Stream);
                 self.leave(Over::Upgraded);
                 Ok(())
             }
             Some(over) => Err(over),
+        }
+    }
+
+    /// Ends the session at once, unless a request waits, which then gets the remaining frames and
+    /// the end.
+    pub(super) fn end_unless_polled(&mut self, reason: Disconnect) {
+        if let Stage::Polling { get: Get::Absent, .. } = self.stage {
+            self.end(reason);
         }
     }
 

@@ -1,11 +1,15 @@
-//! A session that requests carry: found by its id from whatever thread a request comes to, kept in a slot of the worker that
-//! began it.
+//! A long-polling session: found by its id from any thread, kept in a slot of the worker that
+//! opened it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     future::poll_fn,
+    net::IpAddr,
     rc::Rc,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Instant,
 };
 
@@ -14,32 +18,61 @@ use bytes::Bytes;
 
 use super::{
     super::{
-        Door,
-        addresses::Admission,
+        door::Door,
+        sid::random_sid,
         worker::{Carrier, Round, Worker},
     },
     handover::{GetError, Handover, Over, ProbeError},
 };
 use crate::{
     actors::{
-        SessionActor,
-        messages::{ReceiveBody, Tell, TransportClosed},
+        NewClient, Session,
+        messages::{Enqueue, ReceiveBody, TransportClosed},
     },
     clock,
     disconnect::Disconnect,
+    http::{Admission, counted},
     outbox::{BodyRoom, Home, Outbox, Position, Taker},
-    protocol::SessionId,
+    protocol::{SessionId, TransportName},
+    slots::Shrink,
 };
+
+/// The maximum number of concurrent `POST`s of one session. Clients send one at a time; a proxy may
+/// repeat one.
+const MAX_POSTS: usize = 2;
+
+/// Ended sessions that are remembered because a Python client has posted to them since.
+const MAX_LOST: usize = 1024;
 
 /// All polling sessions of the server.
 #[derive(Default)]
 pub(in crate::transport) struct Pollers {
     by_id: Mutex<HashMap<SessionId, Arc<Poller>>>,
+    lost: Mutex<VecDeque<SessionId>>,
 }
 
 impl Pollers {
     pub(in crate::transport) fn get(&self, sid: SessionId) -> Option<Arc<Poller>> {
         self.lock().get(&sid).cloned()
+    }
+
+    /// Notes that a client has posted to a session that is over. Returns whether this is the first time.
+    pub(super) fn note_lost(&self, sid: SessionId) -> bool {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        if lost.contains(&sid) {
+            return false;
+        }
+        if lost.len() == MAX_LOST {
+            lost.pop_front();
+        }
+        lost.push_back(sid);
+        true
+    }
+
+    fn forget(&self, sid: SessionId) {
+        let mut by_id = self.lock();
+        by_id.remove(&sid);
+        by_id.shrink_if_sparse();
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Arc<Poller>>> {
@@ -51,31 +84,42 @@ impl Pollers {
 pub(in crate::transport) struct Poller {
     sid: SessionId,
     outbox: Arc<Outbox>,
-    session: Addr<SessionActor>,
+    session: Addr<Session>,
     home: Home,
     door: Arc<Door>,
     handover: Mutex<Handover>,
-    /// Gone with the session, or with the WebSocket that takes it over.
+    /// Dropped with the session, or moved to the WebSocket that takes it over.
     admission: Mutex<Option<Admission>>,
+    /// The number of `POST`s in progress.
+    posts: AtomicUsize,
 }
 
 impl Poller {
-    /// Begins a session on this worker. Its first packets wait for the first [`get`](Self::get).
-    pub(super) fn open(door: &Arc<Door>, worker: &Rc<Worker>, admission: Admission) -> Arc<Self> {
-        let sid = SessionId::random();
+    /// Opens a session on this worker. Its first packets wait for the first [`get`](Self::get).
+    pub(super) fn open(
+        door: &Arc<Door>,
+        worker: &Rc<Worker>,
+        address: IpAddr,
+        can_resume: bool,
+        admission: Admission,
+    ) -> Arc<Self> {
+        let sid = random_sid();
         let outbox = Arc::new(Outbox::new());
-        let session = SessionActor::open(sid, &["websocket"], outbox.clone(), door.hub.clone());
+        let transport = TransportName::Polling;
+        let client = NewClient { sid, transport, address, counted: counted(address), can_resume };
+        let session = Session::open(client, outbox.clone(), door.hub.clone());
         let home = worker.reserve();
         let handover = Mutex::new(Handover::new(clock::now()));
-        let admission = Mutex::new(Some(admission));
-        let poller = Arc::new(Self { sid, outbox, session, home, door: door.clone(), handover, admission });
-        worker.enter(home, Rc::new(Slot { poller: poller.clone(), worker: worker.clone() }));
-        poller.outbox.attach(home, Taker::Polls);
+        let (admission, posts) = (Mutex::new(Some(admission)), AtomicUsize::new(0));
+        let poller = Arc::new(Self { sid, outbox, session, home, door: door.clone(), handover, admission, posts });
+        worker.enter(home, Rc::new(PollingSlot { poller: poller.clone(), worker: worker.clone() }));
+        poller.outbox.set_home(home, Taker::Polls);
         door.pollers.lock().insert(sid, poller.clone());
         poller
     }
 
-    /// Answers a `GET`, as soon as there is something to answer it with. One that is dropped before ends the session.
+    /// Answers a `GET` as soon as there is something to send. If the call is dropped before, the
+    /// session ends.
     pub(super) async fn get(&self, room: BodyRoom) -> Result<Vec<u8>, GetError> {
         if let Err(error) = self.decide(|handover| handover.begin_get(clock::now())) {
             if error == GetError::Overlap {
@@ -83,18 +127,18 @@ impl Poller {
             }
             return Err(error);
         }
-        let waiting = WaitingGet(self);
+        let waiting = WaitingGet { poller: Some(self) };
         let mut body = Vec::new();
         poll_fn(|task| {
             self.decide(|handover| handover.poll_get(&self.outbox, &mut body, room, task.waker(), clock::now()))
         })
         .await;
-        std::mem::forget(waiting);
+        waiting.answered();
         self.door.hub.stats.bytes_out.add(body.len() as u64);
         Ok(body)
     }
 
-    /// Hands the body of a `POST` to the session. Returns why that ends, if it does.
+    /// Passes the body of a `POST` to the session. Returns the reason of its end, if it ends.
     pub(super) async fn post(&self, body: Bytes) -> Option<Disconnect> {
         self.session.send(ReceiveBody(body)).await.unwrap_or(Some(Disconnect::SessionFailed))
     }
@@ -103,28 +147,38 @@ impl Poller {
         matches!(self.lock().over(), Some(Over::Ended(_)))
     }
 
-    /// A `POST` begins.
-    pub(super) fn hear(&self) {
+    /// Counts a `POST` as in progress until the returned guard is dropped. Returns `None` if there
+    /// are too many.
+    pub(super) fn begin_post(&self) -> Option<Post<'_>> {
         self.lock().hear(clock::now());
+        let post = Post(self);
+        (self.posts.fetch_add(1, Ordering::Relaxed) < MAX_POSTS).then_some(post)
     }
 
-    /// Ends the session politely.
+    /// Ends the session once its waiting frames are sent.
     pub(super) fn close(&self, reason: Disconnect) {
         self.door.hub.close(&self.outbox, reason);
     }
 
-    /// Whether it is over because the server stops.
+    /// Ends the session at once, unless a request waits, which then gets the remaining frames and
+    /// the close packet.
+    pub(super) fn end_unless_polled(&self, reason: Disconnect) {
+        self.decide(|handover| handover.end_unless_polled(reason));
+    }
+
+    /// Returns whether the session ended because the server is shutting down.
     pub(super) fn was_stopped(&self) -> bool {
         self.lock().over() == Some(Over::Ended(Disconnect::ServerShutdown))
     }
 
-    /// Lets a WebSocket try whether it can take over.
+    /// Starts the probe of a WebSocket.
     pub(in crate::transport) fn probe(self: Arc<Self>) -> Result<Probe, ProbeError> {
         self.decide(Handover::begin_probe)?;
         Ok(Probe { poller: self })
     }
 
-    /// Makes a decision. If with it requests no longer carry the session, its slot is looked at.
+    /// Makes a decision under the lock. If requests no longer carry the session afterwards, its
+    /// slot is marked.
     fn decide<R>(&self, decide: impl FnOnce(&mut Handover) -> R) -> R {
         let mut handover = self.lock();
         let before = handover.over();
@@ -139,18 +193,37 @@ impl Poller {
         self.admission.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// A panic elsewhere while the lock was held left a state whose every step is complete, so it is used on.
+    /// Every step under the lock is complete, so the state stays usable after a panic elsewhere.
     fn lock(&self) -> MutexGuard<'_, Handover> {
         self.handover.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A request that is not answered yet.
-struct WaitingGet<'a>(&'a Poller);
+/// A `POST` in progress.
+pub(super) struct Post<'a>(&'a Poller);
+
+impl Drop for Post<'_> {
+    fn drop(&mut self) {
+        self.0.posts.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A `GET` in progress. Dropping it abandons the request, unless it was answered.
+struct WaitingGet<'a> {
+    poller: Option<&'a Poller>,
+}
+
+impl WaitingGet<'_> {
+    fn answered(mut self) {
+        self.poller = None;
+    }
+}
 
 impl Drop for WaitingGet<'_> {
     fn drop(&mut self) {
-        self.0.decide(Handover::abandon_get);
+        if let Some(poller) = self.poller {
+            poller.decide(Handover::abandon_get);
+        }
     }
 }
 
@@ -160,7 +233,7 @@ pub(in crate::transport) struct Probe {
 }
 
 impl Probe {
-    /// Has a waiting `GET` answered. Returns whether requests still carry the session.
+    /// Releases a waiting `GET`. Returns whether requests still carry the session.
     pub(in crate::transport) fn release_get(&self) -> bool {
         self.poller.decide(|handover| {
             handover.release_get();
@@ -172,16 +245,16 @@ impl Probe {
         &self.poller.outbox
     }
 
-    pub(in crate::transport) fn session(&self) -> &Addr<SessionActor> {
+    pub(in crate::transport) fn session(&self) -> &Addr<Session> {
         &self.poller.session
     }
 
-    /// The WebSocket at `home` takes over, and with the session what that was admitted with.
+    /// Hands the session, with its admission, to the WebSocket at `home`.
     pub(in crate::transport) fn upgrade(self, home: Home) -> Result<Admission, Over> {
         let poller = &self.poller;
         poller.decide(|handover| handover.upgrade(&poller.outbox, home))?;
-        poller.door.pollers.lock().remove(&poller.sid);
-        // Whoever closed all connections may have come to either home too early.
+        poller.door.pollers.forget(poller.sid);
+        // A shutdown may have visited either home too early.
         if poller.door.hub.workers.is_closing() {
             poller.close(Disconnect::ServerShutdown);
         }
@@ -196,13 +269,14 @@ impl Drop for Probe {
 }
 
 /// A polling session, as its worker sees it.
-struct Slot {
+struct PollingSlot {
     poller: Arc<Poller>,
     worker: Rc<Worker>,
 }
 
-impl Carrier for Slot {
-    /// Has the waiting request woken. A session that is over leaves its slot, only here: so it does so once.
+impl Carrier for PollingSlot {
+    /// Wakes the waiting request. A session that is over leaves its slot only here, and so only
+    /// once.
     fn flush(&self, _: &mut Vec<u8>) {
         let poller = &*self.poller;
         let over = {
@@ -213,9 +287,9 @@ impl Carrier for Slot {
         let Some(over) = over else { return };
         self.worker.leave(poller.home);
         if let Over::Ended(reason) = over {
-            poller.door.pollers.lock().remove(&poller.sid);
+            poller.door.pollers.forget(poller.sid);
             drop(poller.take_admission());
-            poller.session.tell(TransportClosed { reason });
+            poller.session.enqueue(TransportClosed { transport: TransportName::Polling, reason });
         }
     }
 
@@ -225,9 +299,10 @@ impl Carrier for Slot {
 
     fn sweep(&self, now: Instant) {
         let hub = &self.poller.door.hub;
-        self.poller.decide(|handover| {
-            handover.sweep(&self.poller.outbox, now, hub.rules.silence(), &hub.outbox_limits);
-        });
+        let left_out = self
+            .poller
+            .decide(|handover| handover.sweep(&self.poller.outbox, now, hub.rules.silence(), &hub.outbox_limits));
+        hub.stats.chat_left_out.add(left_out);
     }
 
     fn close(&self, reason: Disconnect) {

@@ -2,6 +2,7 @@
 
 import json
 import os
+import queue
 import sys
 import threading
 
@@ -18,8 +19,26 @@ def tell(**fact):
         sys.stdout.flush()
 
 
+class Queue(queue.Queue):
+    """What an engine is about to send. Its reader ends it with None when it stops."""
+
+    Empty = queue.Empty
+
+    def __init__(self, engine):
+        super().__init__()
+        self.engine = engine
+
+    def put(self, item, *args, **options):
+        super().put(item, *args, **options)
+        if item is None:
+            tell(client=self.engine.number, fact="stopping")
+
+
 class Engine(engineio.Client):
     """Hands messages over one after the other, where the original starts a thread for each."""
+
+    def create_queue(self):
+        return Queue(self)
 
     def _trigger_event(self, event, *args, **options):
         options["run_async"] = False

@@ -7,7 +7,7 @@ use tokio::{
     net::TcpStream,
 };
 
-pub(crate) const UPGRADE: &str = "GET /socket.io/?EIO=3&transport=websocket HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\n\
+pub(crate) const UPGRADE: &str = "GET /socket.io/?EIO=3&transport=websocket HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\n\
     upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: AQIDBAUGBwgJCgsMDQ4PEA==\r\n\r\n";
 
 const MASK: [u8; 4] = [0x11, 0x22, 0x33, 0x44];
@@ -38,15 +38,31 @@ impl Browser {
 
     pub(crate) async fn greeted(stream: TcpStream) -> Self {
         let mut browser = Self::upgraded(stream).await;
-        assert!(matches!(browser.next().await, Incoming::Text(open) if open.starts_with("0{")));
-        assert_eq!(browser.next().await, Incoming::Text("40"));
+        browser.admitted().await;
         browser
     }
 
+    /// One that may resume, and is in no room until it asks.
+    pub(crate) async fn resuming(address: SocketAddr) -> Self {
+        let request = UPGRADE.replace("EIO=3", "EIO=3&resume=1");
+        let mut browser = Self::requested(TcpStream::connect(address).await.unwrap(), &request).await;
+        browser.admitted().await;
+        browser
+    }
+
+    async fn admitted(&mut self) {
+        assert!(matches!(self.next().await, Incoming::Text(open) if open.starts_with("0{")));
+        assert_eq!(self.next().await, Incoming::Text("40"));
+    }
+
     /// A WebSocket from which nothing was read yet.
-    pub(crate) async fn upgraded(mut stream: TcpStream) -> Self {
+    pub(crate) async fn upgraded(stream: TcpStream) -> Self {
+        Self::requested(stream, UPGRADE).await
+    }
+
+    async fn requested(mut stream: TcpStream, request: &str) -> Self {
         stream.set_nodelay(true).unwrap();
-        stream.write_all(UPGRADE.as_bytes()).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
         let mut buffer = Vec::new();
         let end = loop {
             let read = stream.read_buf(&mut buffer).await.unwrap();

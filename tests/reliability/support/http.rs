@@ -30,7 +30,7 @@ impl Connection {
     }
 
     pub(crate) async fn get(&mut self, path: &str) -> Response {
-        self.request(&format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n")).await.unwrap()
+        self.request(&format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n")).await.unwrap()
     }
 
     pub(crate) async fn post(&mut self, path: &str, json: &str) -> Response {
@@ -92,7 +92,7 @@ impl Connection {
 fn post(path: &str, json: &str) -> String {
     let length = json.len();
     format!(
-        "POST {path} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{json}"
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{json}"
     )
 }
 

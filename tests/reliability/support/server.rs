@@ -1,27 +1,14 @@
-//! A server process of its own, and what the system says of it.
+//! A server process, and what the system reports about it.
 
-use std::{
-    io::{BufRead, BufReader},
-    net::SocketAddr,
-    process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, mpsc},
-    thread,
-    time::Duration,
-};
+use std::{process::Stdio, time::Duration};
 
-use flamenco_webupdates::clock;
+use rustix::process::Signal;
 
 use super::http::{Connection, Response};
+use crate::program::{Program, command, deref_to_program};
 
-/// Lines of its log that are kept, from the beginning.
-const MAX_LOG_LINES: usize = 10_000;
-
-pub(crate) struct Server {
-    child: Child,
-    pub(crate) browsers: SocketAddr,
-    pub(crate) manager: SocketAddr,
-    log: Arc<Mutex<Vec<String>>>,
-}
+/// A running server. Dropping it kills it.
+pub(crate) struct Server(Program);
 
 impl Server {
     /// Starts it on free ports, and waits until it is ready.
@@ -30,60 +17,17 @@ impl Server {
     }
 
     pub(crate) fn start_on([browsers, manager]: [&str; 2], options: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_flamenco-webupdates"))
-            .args(["serve", "--listen", browsers, "--manager-listen", manager])
-            .args(options)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-        keep_log(BufReader::new(stderr), log.clone());
-        let (sender, ready) = mpsc::channel();
-        thread::spawn(move || {
-            let mut line = String::new();
-            let _ = BufReader::new(stdout).read_line(&mut line);
-            let _ = sender.send(line);
-        });
-        let line = ready.recv_timeout(Duration::from_secs(20)).unwrap_or_default();
-        let addresses: Vec<SocketAddr> =
-            line.split_whitespace().filter_map(|word| word.split_once("http://")?.1.parse().ok()).collect();
-        let &[browsers, manager] = addresses.as_slice() else {
-            let _ = child.kill();
-            let _ = child.wait();
-            panic!("no ready line but {line:?}; its log:\n{}", log.lock().unwrap().join("\n"));
-        };
-        Self { child, browsers, manager, log }
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// What it has logged so far.
-    pub(crate) fn log(&self) -> String {
-        self.log.lock().unwrap().join("\n")
-    }
-
-    /// How it ended, if it does within `limit`.
-    pub(crate) async fn ended(&mut self, limit: Duration) -> Option<ExitStatus> {
-        let deadline = clock::now() + limit;
-        loop {
-            match self.child.try_wait().unwrap() {
-                Some(status) => return Some(status),
-                None if clock::now() > deadline => return None,
-                None => tokio::time::sleep(Duration::from_millis(2)).await,
-            }
+        let mut command = command(&["serve", "--listen", browsers, "--manager-listen", manager]);
+        command.args(options);
+        if options.contains(&"--events-from-stdin") {
+            command.stdin(Stdio::piped());
         }
+        Self(Program::start(command))
     }
 
-    /// Memory that it has in use, in bytes.
-    pub(crate) fn rss(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    /// Asks it to stop.
+    pub(crate) fn terminate(&self) {
+        self.signal(Signal::TERM);
     }
 
     /// Processor time that it has taken.
@@ -93,11 +37,6 @@ impl Server {
         let (_, fields) = stat.rsplit_once(") ").unwrap();
         let ticks: u64 = fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum();
         Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
-    }
-
-    /// Files and sockets that it holds open.
-    pub(crate) fn open_files(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
     }
 
     /// Bytes that the kernel holds for the browsers' port and has not been able to send, by connection.
@@ -127,23 +66,4 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if thread::panicking() {
-            eprintln!("the server's log:\n{}", self.log());
-        }
-    }
-}
-
-fn keep_log(lines: impl BufRead + Send + 'static, log: Arc<Mutex<Vec<String>>>) {
-    thread::spawn(move || {
-        for line in lines.lines().map_while(Result::ok) {
-            let mut log = log.lock().unwrap();
-            if log.len() < MAX_LOG_LINES {
-                log.push(line);
-            }
-        }
-    });
-}
+deref_to_program!(Server);

@@ -1,4 +1,4 @@
-//! A certificate authority of a test's own, the files with what it signs, and whoever trusts it.
+//! A test's own certificate authority, the files that it signs, and a client that trusts it.
 
 use std::{
     fs,
@@ -57,7 +57,13 @@ pub(crate) struct Signed {
 
 impl Authority {
     pub(crate) fn new() -> Self {
-        let mut parameters = CertificateParams::new(Vec::new()).unwrap();
+        Self::for_names(&[])
+    }
+
+    /// An authority whose own certificate is for these names too.
+    pub(crate) fn for_names(names: &[&str]) -> Self {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut parameters = CertificateParams::new(names).unwrap();
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
         Self { issuer: CertifiedIssuer::self_signed(parameters, key).unwrap() }
@@ -66,6 +72,11 @@ impl Authority {
     /// Its own certificate, as PEM.
     pub(crate) fn pem(&self) -> String {
         self.issuer.pem()
+    }
+
+    /// Its own certificate, for a server that shows it as it is.
+    pub(crate) fn itself(&self) -> Signed {
+        Signed { certificate: self.pem(), key: self.issuer.key().serialize_pem() }
     }
 
     /// A certificate for this machine.
@@ -100,6 +111,14 @@ impl Authority {
 }
 
 impl Signed {
+    /// A certificate that no authority has signed.
+    pub(crate) fn by_itself(names: &[&str]) -> Self {
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+        Self { certificate: certificate.pem(), key: key.serialize_pem() }
+    }
+
     /// The arguments that give it to a server: as this pair of options, in files of this folder.
     pub(crate) fn arguments(&self, folder: &Folder, prefix: &str) -> [String; 4] {
         let (certificate, key) = self.write(folder, prefix);

@@ -22,10 +22,13 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().find_map(|line| {
-            let (key, value) = line.split_once(':')?;
-            key.eq_ignore_ascii_case(name).then(|| value.trim())
-        })
+        self.headers(name).first().copied()
+    }
+
+    /// All values of a header.
+    pub(crate) fn headers(&self, name: &str) -> Vec<&str> {
+        let headers = self.head.lines().filter_map(|line| line.split_once(':'));
+        headers.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim()).collect()
     }
 
     pub(crate) fn text(&self) -> String {
@@ -49,7 +52,7 @@ pub(crate) struct Request {
 
 impl Request {
     pub(crate) fn new(method: &str, target: &str) -> Self {
-        Self { head: format!("{method} {target} HTTP/1.1\r\nhost: farm\r\n"), body: None }
+        Self { head: format!("{method} {target} HTTP/1.1\r\nhost: localhost\r\n"), body: None }
     }
 
     /// One that asks for a WebSocket.
@@ -63,6 +66,12 @@ impl Request {
 
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.head += &format!("{name}: {value}\r\n");
+        self
+    }
+
+    /// Asks for this host in place of `localhost`.
+    pub(crate) fn replace_host(mut self, host: &str) -> Self {
+        self.head = self.head.replacen("host: localhost\r\n", &format!("host: {host}\r\n"), 1);
         self
     }
 

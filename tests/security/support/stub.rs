@@ -41,7 +41,7 @@ pub(crate) fn serve<A>(tls: Option<TlsAcceptor>, answer: impl Fn(String) -> A + 
 where
     A: Future<Output = Option<String>> + 'static,
 {
-    // The kernel holds little for it: who sends it much has to wait in between.
+    // The kernel buffers little for it, so a sender of much must wait in between.
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(32 * 1024).unwrap();
     socket.bind(([127, 0, 0, 1], 0).into()).unwrap();

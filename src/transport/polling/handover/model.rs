@@ -1,5 +1,6 @@
-//! Every state that a session's requests, its publishers, its flushers and a WebSocket can bring about in whatever order, each
-//! step as it runs under the locks: nothing is lost, doubled or out of order, nobody waits for ever.
+//! Visits every state that a session's requests, its publishers, its flushers and a WebSocket can
+//! reach in any order, each step as it runs under the locks. Nothing may be lost, duplicated or out
+//! of order, and no request may wait forever.
 
 use std::{
     collections::HashMap,
@@ -28,32 +29,34 @@ const AGE: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     Publish,
-    /// A request comes; while one waits, that is one too many.
+    /// A request arrives. While another one waits, that is an overlap.
     Get,
-    /// A woken request is looked at.
+    /// A woken request is polled.
     WakeGet,
     AbandonGet,
-    /// The worker of the requests takes its list, or comes to the slot once too often.
+    /// The worker of the requests takes its list, or visits the slot once too often.
     Flush,
     BeginProbe,
     Release,
     EndProbe,
     Upgrade,
-    /// The worker of the WebSocket takes its list, or comes to the slot once too often.
+    /// The worker of the WebSocket takes its list, or visits the slot once too often.
     FlushSocket,
-    /// The socket takes all that was copied for it, or a byte, or nothing for now.
+    /// The socket takes all bytes offered to it, or one byte, or none for now.
     WriteAll,
     WriteByte,
     WriteNothing,
-    /// The socket takes bytes again.
+    /// The socket becomes writable.
     Writable,
     Close,
+    /// A `POST` is refused, which ends the session.
+    Refuse,
     Evict,
-    /// The sweep comes around when this much time has passed since anything happened.
+    /// The sweep runs this long after the last step.
     Sweep(Duration),
 }
 
-const STEPS: [Step; 19] = [
+const STEPS: [Step; 20] = [
     Step::Publish,
     Step::Get,
     Step::WakeGet,
@@ -69,6 +72,7 @@ const STEPS: [Step; 19] = [
     Step::WriteNothing,
     Step::Writable,
     Step::Close,
+    Step::Refuse,
     Step::Evict,
     Step::Sweep(Duration::from_secs(2)),
     Step::Sweep(Duration::from_secs(11)),
@@ -94,45 +98,46 @@ impl Wake for Flag {
 
 struct World {
     now: Instant,
-    /// Those that are published, and two more.
+    /// The published frames, and two more.
     events: Arc<[Arc<Frame>]>,
-    limits: Limits,
+    limits: OutboxLimits,
     outbox: Outbox,
     handover: Handover,
     poller: Home,
     websocket: Home,
-    /// Times that a slot is on its worker's list.
+    /// How often a slot is on its worker's list.
     poller_marks: u8,
     websocket_marks: u8,
-    /// The request that waits, and whether it is woken.
+    /// The waiting request, and whether it is woken.
     get: Option<Arc<Flag>>,
     socket: Socket,
-    /// What is being written to the socket: others may come between copying it and taking it out.
+    /// The bytes being written to the socket. Other steps may come between the copy and the
+    /// removal.
     writing: Option<Vec<u8>>,
-    /// The socket took nothing, and will say when it does again.
+    /// Whether the socket is blocked, and will report when it is writable.
     blocked: bool,
-    /// What the client has of a frame that is not complete.
+    /// The part of an incomplete frame that the client has.
     partial: Vec<u8>,
-    /// Times that the socket took less than it was offered.
+    /// How often the socket took less than it was offered.
     hiccups: u8,
     probes: u8,
-    /// Broadcasts so far, and how many of them the outbox took.
+    /// The number of broadcasts, and how many of them the outbox accepted.
     published: u64,
     taken: u64,
     received: u64,
     closed: bool,
     evicted: bool,
-    /// The sweep ended it.
+    /// Whether the sweep ended it.
     swept: bool,
     in_slot: bool,
-    /// What the session was told of its end.
-    told: Option<Disconnect>,
+    /// The reason that the session was given for its end.
+    reported: Option<Disconnect>,
 }
 
 impl World {
-    fn new(now: Instant, events: Arc<[Arc<Frame>]>, [poller, websocket]: [Home; 2], limits: Limits) -> Self {
+    fn new(now: Instant, events: Arc<[Arc<Frame>]>, [poller, websocket]: [Home; 2], limits: OutboxLimits) -> Self {
         let outbox = Outbox::new();
-        outbox.attach(poller, Taker::Polls);
+        outbox.set_home(poller, Taker::Polls);
         Self {
             now,
             events,
@@ -157,11 +162,11 @@ impl World {
             evicted: false,
             swept: false,
             in_slot: true,
-            told: None,
+            reported: None,
         }
     }
 
-    /// The same world, that goes on by itself.
+    /// Returns an independent copy of the world.
     fn fork(&self) -> Self {
         let get = self.get.as_ref().map(|flag| Arc::new(Flag(flag.0.load(Ordering::Relaxed).into())));
         let stage = match &self.handover.stage {
@@ -176,7 +181,7 @@ impl World {
         Self {
             events: self.events.clone(),
             outbox: self.outbox.fork(),
-            handover: Handover { stage, heard: self.handover.heard },
+            handover: Handover { stage, heard: self.handover.heard, requests: self.handover.requests },
             get,
             writing: self.writing.clone(),
             partial: self.partial.clone(),
@@ -203,7 +208,7 @@ impl World {
             Step::WriteAll => self.writing.is_some(),
             Step::WriteByte | Step::WriteNothing => self.writing.is_some() && self.hiccups < HICCUPS,
             Step::Writable => self.blocked,
-            Step::Close => !self.closed,
+            Step::Close | Step::Refuse => !self.closed,
             Step::Evict => !self.evicted,
             Step::Sweep(_) => self.in_slot,
         }
@@ -223,7 +228,7 @@ impl World {
                 self.probes += 1;
                 if self.decide(|handover, _| handover.begin_probe()).is_ok() {
                     self.socket = Socket::Probing;
-                    // A second one at the same time is refused.
+                    // A second request at the same time is refused.
                     assert_eq!(self.handover.begin_probe(), Err(ProbeError::Busy));
                 }
             }
@@ -249,10 +254,12 @@ impl World {
                 self.blocked = false;
                 self.mark(Some(self.websocket));
             }
-            Step::Close => {
-                self.closed = true;
-                let home = self.outbox.close(Disconnect::ServerShutdown);
-                self.mark(home);
+            Step::Close => self.close(Disconnect::ServerShutdown),
+            Step::Refuse => {
+                let polls = self.get.is_some();
+                self.close(Disconnect::ParseError);
+                self.decide(|handover, _| handover.end_unless_polled(Disconnect::ParseError));
+                assert!(polls || !self.is_polling(), "a session is known after its POST was refused");
             }
             Step::Evict => {
                 self.evicted = true;
@@ -268,7 +275,14 @@ impl World {
         }
     }
 
-    /// As `Poller::decide`.
+    /// As `Hub::close`.
+    fn close(&mut self, reason: Disconnect) {
+        self.closed = true;
+        let home = self.outbox.close(reason);
+        self.mark(home);
+    }
+
+    /// Does the same as `Poller::decide`.
     fn decide<R>(&mut self, decide: impl FnOnce(&mut Handover, &Outbox) -> R) -> R {
         let before = self.handover.over();
         let result = decide(&mut self.handover, &self.outbox);
@@ -295,7 +309,7 @@ impl World {
                 self.taken += 1;
                 self.mark(Some(home));
             }
-            Push::Coalesced => panic!("these events tell no states"),
+            Push::Coalesced | Push::LeftOut(_) => panic!("these events have no states, and are no chat"),
             Push::Dropped => assert_ne!(self.outbox.phase(), Phase::Open),
             Push::Evicted(home) => self.mark(home),
         }
@@ -306,7 +320,7 @@ impl World {
         match self.decide(|handover, _| handover.begin_get(now)) {
             Ok(()) => {
                 assert!(self.get.is_none());
-                // It is looked at soon for the first time.
+                // The first poll follows soon.
                 self.get = Some(Arc::new(Flag(true.into())));
             }
             Err(GetError::Overlap) => {
@@ -342,17 +356,17 @@ impl World {
         }
     }
 
-    /// Takes what the client gets, the digit `4` of the engine already gone.
+    /// Checks what the client gets, without the engine's digit `4`.
     fn receive(&mut self, text: &[u8]) {
         let expected = &self.events[self.received as usize];
         assert_eq!(text, &expected.websocket()[3..], "lost, doubled or out of order");
         self.received += 1;
     }
 
-    /// As `Slot::flush`.
+    /// Does the same as `Slot::flush`.
     fn flush(&mut self) {
         self.poller_marks = 0;
-        // Another connection may be there by now: that does not mind.
+        // Another connection may have the slot by now, which is harmless.
         if !self.in_slot {
             return;
         }
@@ -360,11 +374,11 @@ impl World {
         let Some(over) = self.handover.over() else { return };
         self.in_slot = false;
         if let Over::Ended(reason) = over {
-            self.tell(reason);
+            self.notify_closed(reason);
         }
     }
 
-    /// As `websocket::take_over`.
+    /// Does the same as `websocket::take_over`.
     fn upgrade(&mut self) {
         let home = self.websocket;
         if self.decide(|handover, outbox| handover.upgrade(outbox, home)).is_ok() {
@@ -375,7 +389,7 @@ impl World {
         }
     }
 
-    /// As `websocket::Socket::write`, until it has something to write.
+    /// Does the same as `websocket::Socket::write`, until it has something to write.
     fn flush_socket(&mut self) {
         self.websocket_marks = 0;
         if self.socket != Socket::Carrying {
@@ -388,12 +402,12 @@ impl World {
             Waiting::Close(reason) | Waiting::Drop(reason) => {
                 self.socket = Socket::Ended;
                 self.blocked = false;
-                self.tell(reason);
+                self.notify_closed(reason);
             }
         }
     }
 
-    /// The socket takes so many bytes of what it was offered.
+    /// The socket takes this many bytes of what it was offered.
     fn write(&mut self, most: usize) {
         let mut bytes = self.writing.take().expect("something is being written");
         bytes.truncate(most);
@@ -410,14 +424,15 @@ impl World {
         }
     }
 
-    fn tell(&mut self, reason: Disconnect) {
-        assert_eq!(self.told.replace(reason), None, "the session ends once");
-        // What its end does to the outbox.
+    fn notify_closed(&mut self, reason: Disconnect) {
+        assert_eq!(self.reported.replace(reason), None, "the session ends once");
+        // The effect of its end on the outbox.
         let home = self.outbox.drop_all(Disconnect::SessionFailed);
         self.mark(home);
     }
 
-    /// Everybody who has something to do does it. That nobody comes to a slot without being called is the point.
+    /// Runs every task that has something to do. The point is that no slot is visited without being
+    /// marked.
     fn settle(&mut self) {
         loop {
             let step = if self.is_possible(Step::WriteAll) {
@@ -441,7 +456,7 @@ impl World {
         self.handover.over().is_none()
     }
 
-    /// Whoever probes can have a waiting request answered.
+    /// A probing WebSocket can release a waiting request.
     fn check_release(mut self) {
         if self.socket == Socket::Probing {
             self.perform(Step::Release);
@@ -450,7 +465,7 @@ impl World {
         }
     }
 
-    /// Of a client that does not come back nothing stays for ever.
+    /// Nothing of a client that does not return stays forever.
     fn check_absence(mut self) {
         self.settle();
         if !self.is_polling() || self.get.is_some() {
@@ -473,7 +488,7 @@ impl World {
         }
     }
 
-    /// What must hold wherever it stops, once the client has polled again.
+    /// Checks what must hold at any time, once the client has polled again.
     fn check(mut self) {
         self.settle();
         if self.get.is_some() {
@@ -488,12 +503,12 @@ impl World {
             None => None,
             Some(Over::Upgraded) => {
                 assert!(!self.in_slot);
-                self.told
+                self.reported
             }
             Some(Over::Ended(reason)) => {
                 assert!(!self.in_slot);
-                assert_eq!(self.told, Some(reason));
-                self.told
+                assert_eq!(self.reported, Some(reason));
+                self.reported
             }
         };
         match ended {
@@ -501,7 +516,7 @@ impl World {
                 assert_eq!(self.outbox.phase(), Phase::Open);
                 assert_eq!((self.received, self.taken), (self.published, self.published), "something is lost");
             }
-            // Who ends politely gets what was published before, if it comes for that.
+            // A session that closes delivers what was published before, if the client fetches it.
             Some(Disconnect::ServerShutdown | Disconnect::PollOverlap) if !self.swept => {
                 assert_eq!(self.received, self.taken, "something is lost");
             }
@@ -512,7 +527,7 @@ impl World {
         }
     }
 
-    /// After the end there is nothing more, whatever comes.
+    /// After the end nothing more arrives.
     fn check_silence(mut self) {
         let received = self.received;
         self.publish();
@@ -521,7 +536,7 @@ impl World {
         assert_eq!((self.received, self.get.is_none()), (received, true), "something comes after the end");
     }
 
-    /// All that what happens next depends on.
+    /// Returns everything that later steps depend on.
     fn fingerprint(&self) -> String {
         let stage = match &self.handover.stage {
             Stage::Polling { get: Get::Absent, probing } => format!("absent {probing}"),
@@ -531,43 +546,46 @@ impl World {
         };
         let get = self.get.as_ref().map(|flag| flag.0.load(Ordering::Relaxed));
         format!(
-            "{:?} {stage} {get:?} {:?} {:?} {:?} {:?} {:?}",
+            "{:?} {stage} {} {get:?} {:?} {:?} {:?} {:?} {:?}",
             self.outbox,
+            self.handover.requests,
             (&self.writing, self.blocked, &self.partial),
             (self.poller_marks > 0, self.websocket_marks > 0, self.socket, self.probes, self.hiccups),
             (self.published, self.taken, self.received),
             (self.closed, self.evicted, self.swept, self.in_slot),
-            self.told
+            self.reported
         )
     }
 }
 
-/// How much there was to see.
+/// The size of the exploration.
 #[derive(Debug)]
 struct Explored {
     states: usize,
-    /// Different sequences of [`LENGTH`] steps, all of which lead through these states only.
+    /// The number of different sequences of [`LENGTH`] steps, all of which pass only through these
+    /// states.
     sequences: u128,
 }
 
-/// Steps of the sequences that are counted.
+/// The length of the counted sequences.
 const LENGTH: usize = 16;
 
-/// Visits every state that can be reached while so many events are published, of which so many may wait for a client that
-/// does not poll. Two sequences of steps that lead to the same state go on alike, so this covers all sequences of any length.
+/// Visits every state that can be reached while so many events are published, of which so many may
+/// wait for a client that does not poll. Two sequences of steps that lead to the same state
+/// continue alike, so this covers all sequences of any length.
 fn explore(events: u64, waiting: usize) -> Explored {
     let now = clock::now();
     let workers = Workers::new();
     let homes = [0, 1].map(|slot| Home { worker: workers.claim().unwrap(), slot });
     let frames = (1..=events + 2).map(|number| Frame::text(now, |out| write!(out, "42[\"event\",{number}]").unwrap()));
     let frames: Arc<[_]> = frames.collect();
-    // What is made when it is first asked for is made now: it is no part of the state.
+    // Lazily created values are created now, so that they are not part of the state.
     let size = frames.iter().map(|frame| frame.polling().len().min(frame.websocket().len())).max().unwrap();
     let start = World::new(
         now,
         frames,
         homes,
-        Limits { bytes: (waiting * size).div_ceil(READER_SHARE), age: AGE, lag: Duration::ZERO },
+        OutboxLimits { bytes: (waiting * size).div_ceil(READER_SHARE), age: AGE, lag: Duration::ZERO },
     );
     let mut seen = HashMap::from([(start.fingerprint(), 0)]);
     let mut leads_to: Vec<Vec<usize>> = vec![Vec::new()];

@@ -1,0 +1,3 @@
+module example.org/forwarder
+
+go 1.22

@@ -1,0 +1,91 @@
+//! The way of accepted events to the publishers: each id once, and one order for all events.
+//!
+//! ```text
+//! Intake ──publish──▶ memory: recent ids, or a stream of NATS ──▶ Apply ──▶ publishers ──▶ RoomRegistry
+//! ```
+
+mod apply;
+mod memory;
+mod nats;
+mod recent_ids;
+
+use std::{sync::Arc, time::Duration};
+
+use clap::Args;
+use tokio::sync::mpsc;
+
+pub use self::{
+    apply::{Apply, OnNew, Publishers},
+    nats::{Connection, NatsError, NatsOptions, NatsUrl, StoreError},
+};
+use self::{memory::Memory, nats::Nats};
+use crate::{
+    actors::{Hub, messages::Said},
+    farm::IncomingEvent,
+    options::{duration, heading},
+};
+
+/// How repetitions of events are recognised.
+#[derive(Debug, Clone, Args)]
+pub struct RepetitionOptions {
+    /// Number of accepted event ids that are remembered to recognise retries
+    #[arg(long, value_name = "N", env = "WEBUPDATES_EVENT_IDS", default_value_t = 100_000, help_heading = heading::EVENTS, hide_short_help = true)]
+    pub event_ids: usize,
+
+    /// Time for which an accepted event id is remembered
+    #[arg(long, value_name = "TIME", env = "WEBUPDATES_EVENT_ID_AGE", default_value = "10m", value_parser = duration, help_heading = heading::EVENTS, hide_short_help = true)]
+    pub event_id_age: Duration,
+}
+
+/// Puts accepted events in one order and passes them to the publishers.
+#[derive(Debug)]
+pub struct Backplane(Way);
+
+#[derive(Debug)]
+enum Way {
+    Memory(Memory),
+    Nats(Nats),
+}
+
+impl Backplane {
+    /// Creates the backplane of a server that has no other nodes.
+    pub fn memory(options: &RepetitionOptions, apply: Apply) -> Self {
+        Self(Way::Memory(Memory::new(options, apply)))
+    }
+
+    /// Creates the backplane of one of several nodes. Resolves once this node has everything that is
+    /// in the stream.
+    pub async fn nats(
+        connection: Connection,
+        grace: Duration,
+        apply: Apply,
+        hub: &Arc<Hub>,
+        chats: mpsc::Receiver<Said>,
+    ) -> Self {
+        Self(Way::Nats(Nats::start(connection, grace, apply, hub, chats).await))
+    }
+
+    /// Publishes the events in order. Returns once each one is in the outbox of every recipient on
+    /// this node. An event whose id was accepted before is dropped.
+    ///
+    /// # Errors
+    ///
+    /// The events cannot be stored. Some may be, which is what ids are for.
+    pub async fn publish(&self, events: Vec<IncomingEvent>) -> Result<(), StoreError> {
+        match &self.0 {
+            Way::Memory(memory) => {
+                memory.publish(events).await;
+                Ok(())
+            }
+            Way::Nats(nats) => Box::pin(nats.publish(events)).await,
+        }
+    }
+
+    /// Publishes the events like [`publish`](Self::publish), and waits until they can be stored.
+    pub async fn publish_patiently(&self, events: Vec<IncomingEvent>) {
+        match &self.0 {
+            Way::Memory(memory) => memory.publish(events).await,
+            Way::Nats(nats) => Box::pin(nats.publish_patiently(events)).await,
+        }
+    }
+}

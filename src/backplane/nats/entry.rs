@@ -1,0 +1,75 @@
+//! Events as messages of the stream: the kind is in the subject, the payload is the Manager's JSON.
+
+use async_nats::{HeaderMap, Message};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::farm::{Audience, EventId, EventKind, FarmEvent, Room, Unread};
+
+pub(super) const MSG_ID: &str = "Nats-Msg-Id";
+
+/// An event that this server cannot decode, with what its kind would say.
+#[derive(Serialize, Deserialize)]
+struct Envelope<'a> {
+    name: &'a str,
+    /// `None` for everyone.
+    rooms: Option<Vec<String>>,
+    #[serde(borrow)]
+    json: &'a RawValue,
+}
+
+/// Returns the subject of an event.
+pub(super) fn subject(stream: &str, event: &FarmEvent) -> String {
+    format!("{stream}.events.{}", event.kind().as_str())
+}
+
+/// Returns the payload of an event.
+pub(super) fn payload(event: &FarmEvent) -> Bytes {
+    let FarmEvent::Unread(Unread { name, audience, json }) = event else {
+        return Bytes::copy_from_slice(event.json().as_bytes());
+    };
+    let rooms = match audience {
+        Audience::Everyone => None,
+        Audience::Room(room) => Some(vec![room.to_string()]),
+        Audience::Rooms(rooms) => Some(rooms.iter().map(Room::to_string).collect()),
+    };
+    let json = serde_json::from_str(json).unwrap_or(RawValue::NULL);
+    serde_json::to_vec(&Envelope { name, rooms, json }).expect("texts serialize").into()
+}
+
+/// Decodes a message of the stream.
+pub(super) fn decode(message: &Message) -> Result<FarmEvent, String> {
+    let json = std::str::from_utf8(&message.payload).map_err(|_| "it is not UTF-8".to_owned())?;
+    let kind = message.subject.rsplit('.').next().unwrap_or_default();
+    if kind == EventKind::Unread.as_str() {
+        return unread(json).ok_or_else(|| "its envelope is not valid".to_owned());
+    }
+    let kind: EventKind = kind.parse().map_err(|_| "its kind is not known".to_owned())?;
+    FarmEvent::parse(kind, json).map_err(|error| error.to_string())
+}
+
+fn unread(json: &str) -> Option<FarmEvent> {
+    let Envelope { name, rooms, json } = serde_json::from_str(json).ok()?;
+    let rooms = rooms.map(|rooms| rooms.iter().map(|room| room.parse()).collect::<Result<Vec<Room>, _>>());
+    let audience = match rooms.transpose().ok()?.as_deref() {
+        None => Audience::Everyone,
+        Some([room]) => Audience::Room(*room),
+        Some([one, other]) => Audience::Rooms([*one, *other]),
+        Some(_) => return None,
+    };
+    Some(FarmEvent::Unread(Unread { name: name.into(), audience, json: json.get().into() }))
+}
+
+/// Ids may hold any character, and headers must not.
+pub(super) fn encode_id(id: &EventId) -> String {
+    id.as_str().bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Returns the id of a message, for the log.
+pub(super) fn decode_id(headers: Option<&HeaderMap>) -> Option<EventId> {
+    let hex = headers?.get(MSG_ID)?.as_str();
+    let bytes: Option<Vec<u8>> =
+        (0..hex.len() / 2).map(|at| u8::from_str_radix(hex.get(2 * at..2 * at + 2)?, 16).ok()).collect();
+    String::from_utf8(bytes?).ok().map(EventId::from)
+}

@@ -1,0 +1,146 @@
+//! The backplane of several nodes: a stream of NATS JetStream, which gives one order to all events,
+//! recognises repetitions, and keeps events for nodes that were away.
+//!
+//! ```text
+//! Intake ──▶ Writer ──▶ stream ──▶ Tail ──▶ Apply ──▶ publishers      (a tail on every node)
+//! chat   ──▶   ▲                     └─ history-lost, cut-off ──▶ RoomRegistry
+//! ```
+
+mod connection;
+mod entry;
+mod options;
+mod publish;
+mod tail;
+
+use std::{rc::Rc, sync::Arc, time::Duration};
+
+use actix_rt::time::{sleep, timeout};
+use tokio::sync::{Mutex, mpsc, watch};
+use uuid::Uuid;
+
+pub use self::{
+    connection::{Connection, NatsError},
+    options::{NatsOptions, NatsUrl},
+    publish::StoreError,
+};
+use self::{
+    publish::{Outgoing, Writer},
+    tail::{Position, Tail},
+};
+use super::Apply;
+use crate::{
+    actors::{Hub, messages::Said},
+    farm::{EventId, FarmEvent, IncomingEvent},
+    stats::Refused,
+};
+
+/// The pause of a source that waits until its events can be stored.
+const PATIENT_PAUSE: Duration = Duration::from_millis(500);
+
+/// The maximum number of chat messages that are stored together.
+const MAX_CHATS: usize = 100;
+
+/// Publishes events by way of the stream.
+#[derive(Debug)]
+pub(super) struct Nats {
+    writer: Writer,
+    apply: Arc<Apply>,
+    applied: watch::Receiver<u64>,
+    grace: Duration,
+}
+
+impl Nats {
+    /// Starts reading the stream. Resolves once this node has everything that was in it.
+    pub(super) async fn start(
+        connection: Connection,
+        grace: Duration,
+        apply: Apply,
+        hub: &Arc<Hub>,
+        chats: mpsc::Receiver<Said>,
+    ) -> Self {
+        let (apply, connection) = (Arc::new(apply), Arc::new(connection));
+        let writer = Writer::new(connection.client.clone(), connection.config.name.clone());
+        let (applied, is_applied) = watch::channel(0);
+        let (caught_up, mut is_caught_up) = watch::channel(false);
+        let position = Position::new(applied);
+        let (hub_of_tail, apply_of_tail) = (hub.clone(), apply.clone());
+        let tail = Rc::new(Tail { connection, apply: apply_of_tail, hub: hub_of_tail, position, caught_up });
+        let reading = tail.clone();
+        hub.supervisor.keep("backplane", move |_| {
+            let tail = reading.clone();
+            async move { tail.run().await }
+        });
+        hub.supervisor.keep("backplane-guard", move |_| {
+            let tail = tail.clone();
+            async move { tail.guard(grace).await }
+        });
+        let chat_writer = writer.clone();
+        let chats = Rc::new(Mutex::new(chats));
+        hub.supervisor.keep("backplane-chat", move |_| store_chats(chat_writer.clone(), chats.clone()));
+        // The tail lives as long as the server.
+        let _ = is_caught_up.wait_for(|is_caught_up| *is_caught_up).await;
+        Self { writer, apply, applied: is_applied, grace }
+    }
+
+    /// Stores the events, and waits until this node has published them.
+    pub(super) async fn publish(&self, events: Vec<IncomingEvent>) -> Result<(), StoreError> {
+        let events: Vec<_> = events.into_iter().map(|incoming| outgoing(incoming.id, incoming.event)).collect();
+        self.store(&events).await
+    }
+
+    /// Publishes the events like `publish`, and tries again until they are stored. Ids make that safe.
+    pub(super) async fn publish_patiently(&self, events: Vec<IncomingEvent>) {
+        let with_id = |incoming: IncomingEvent| outgoing(incoming.id.or_else(|| Some(random_id())), incoming.event);
+        let mut events: Vec<_> = events.into_iter().map(with_id).collect();
+        loop {
+            match self.store(&events).await {
+                Ok(()) => return,
+                Err(StoreError::Unavailable) => sleep(PATIENT_PAUSE).await,
+                Err(error @ StoreError::TooLarge { limit }) => {
+                    log::error!("an event is dropped: {error}");
+                    events.retain(|outgoing| outgoing.event.json().len() <= limit);
+                    self.apply.stats.refused(Refused::TooLarge).add(1);
+                }
+            }
+        }
+    }
+
+    async fn store(&self, events: &[Outgoing]) -> Result<(), StoreError> {
+        let stored = self.writer.store(events).await.inspect_err(|_| self.apply.stats.backplane.unavailable.add(1))?;
+        for (outgoing, is_new) in events.iter().zip(&stored.is_new) {
+            if *is_new {
+                self.apply.is_new(&outgoing.event);
+            } else {
+                self.apply.stats.refused(Refused::Repeated).add(1);
+            }
+        }
+        // After the grace time this node closes its clients, so none of them misses the events.
+        let _ = timeout(self.grace, self.applied.clone().wait_for(|applied| *applied >= stored.last)).await;
+        Ok(())
+    }
+}
+
+fn random_id() -> EventId {
+    EventId::from(Uuid::new_v4().simple().to_string())
+}
+
+fn outgoing(id: Option<EventId>, event: FarmEvent) -> Outgoing {
+    Outgoing { id, event: Arc::new(event) }
+}
+
+/// Stores the chat messages of this node's clients, and reports each one that is stored.
+async fn store_chats(writer: Writer, chats: Rc<Mutex<mpsc::Receiver<Said>>>) {
+    let mut chats = chats.lock().await;
+    let mut said = Vec::new();
+    while chats.recv_many(&mut said, MAX_CHATS).await > 0 {
+        // The client of an older one was told that chat is not available.
+        said.retain(|said| !said.stored.is_closed());
+        let messages: Vec<_> =
+            said.iter().map(|said| outgoing(Some(random_id()), FarmEvent::ChatMessage(said.message.clone()))).collect();
+        let is_stored = messages.is_empty() || writer.store(&messages).await.is_ok();
+        for said in said.drain(..).filter(|_| is_stored) {
+            // The session may have ended.
+            let _ = said.stored.send(());
+        }
+    }
+}

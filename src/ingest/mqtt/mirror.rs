@@ -1,0 +1,237 @@
+//! Publishes all accepted events to an MQTT broker, as Flamenco 3.5 and later does.
+//!
+//! ```text
+//! Intake ──▶ queue (QUEUE events; full: dropped and counted) ──▶ Connection ──▶ broker
+//! ```
+
+use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
+
+use actix_rt::time::{sleep, timeout};
+use bytes::Bytes;
+use fastrand::Rng;
+use tokio::sync::{Mutex, Semaphore, mpsc, watch};
+
+use super::{
+    super::{allowance::Allowance, patience::Patience},
+    MqttOptions, RESTART_PAUSE, advice,
+};
+use crate::{
+    actors::Hub,
+    client::mqtt::{Broker, Connection, Incoming, MqttError, RECEIVE_MAXIMUM, Sender, SessionOptions},
+    clock,
+    farm::{FarmEvent, mqtt},
+    faults,
+    stats::{SourceState, SourceStats, Stats},
+};
+
+/// The maximum number of events that wait for the broker.
+const QUEUE: usize = 4096;
+
+/// The maximum number of messages that the broker has not acknowledged yet.
+const IN_FLIGHT: usize = RECEIVE_MAXIMUM as usize;
+
+/// How long waiting events may take at shutdown.
+const FLUSH: Duration = Duration::from_secs(1);
+
+const LOGGED_CONNECTIONS: u32 = 5;
+const LOGGED_CONNECTIONS_EVERY: Duration = Duration::from_secs(60);
+
+/// Queues events for the broker. Never waits.
+#[derive(Debug, Clone)]
+pub struct Mirror {
+    queue: mpsc::Sender<Arc<FarmEvent>>,
+    stats: &'static Stats,
+}
+
+impl Mirror {
+    /// Queues an event, or drops and counts it if too many wait.
+    pub fn publish(&self, event: &Arc<FarmEvent>) {
+        if mqtt::carries(event.kind()) && self.queue.try_send(event.clone()).is_err() {
+            self.stats.mirror.dropped.add(1);
+        }
+    }
+}
+
+/// A mirror that runs.
+pub struct RunningMirror {
+    stop: watch::Sender<bool>,
+    /// Closes when the mirror has ended.
+    ended: mpsc::Receiver<()>,
+}
+
+impl RunningMirror {
+    /// Publishes what waits, within limits, and ends the connection.
+    pub async fn drain(mut self) {
+        let _ = self.stop.send(true);
+        let _ = self.ended.recv().await;
+    }
+}
+
+/// Starts the mirror if the options ask for one.
+///
+/// # Errors
+///
+/// A file that the options name cannot be used, or the events would come back.
+pub fn start_mirror(options: &MqttOptions, hub: &Hub) -> io::Result<Option<(Mirror, RunningMirror)>> {
+    let Some(broker) = options.mqtt_publish.clone() else { return Ok(None) };
+    if options.mqtt.as_ref().is_some_and(|source| source.host_and_port() == broker.host_and_port()) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "--mqtt and --mqtt-publish name the same broker, so every event would come back",
+        ));
+    }
+    let mut session = options.session()?;
+    session.client_id.push_str("-publisher");
+    session.expiry = Duration::ZERO;
+    let (queue, events) = mpsc::channel(QUEUE);
+    let (stop, stopped) = watch::channel(false);
+    let (alive, ended) = mpsc::channel(1);
+    let (prefix, is_retained, stats) = (options.mqtt_prefix.clone(), options.mqtt_retain, hub.stats);
+    stats.mirror.enter(SourceState::Away);
+    let events = Arc::new(Mutex::new(events));
+    hub.supervisor.keep("mqtt-mirror", move |is_restart| {
+        let (broker, session, prefix) = (broker.clone(), session.clone(), prefix.clone());
+        let (events, stopped, alive) = (events.clone(), stopped.clone(), alive.clone());
+        async move {
+            if is_restart {
+                sleep(RESTART_PAUSE).await;
+            }
+            let events = &mut *events.lock().await;
+            let mut publisher = Publisher { broker, session, prefix, is_retained, stats: &stats.mirror, events };
+            publisher.run(stopped).await;
+            drop(alive);
+        }
+    });
+    Ok(Some((Mirror { queue, stats }, RunningMirror { stop, ended })))
+}
+
+struct Publisher<'a> {
+    broker: Broker,
+    session: SessionOptions,
+    prefix: String,
+    is_retained: bool,
+    stats: &'static SourceStats,
+    events: &'a mut mpsc::Receiver<Arc<FarmEvent>>,
+}
+
+impl Publisher<'_> {
+    /// Publishes until the server shuts down.
+    async fn run(&mut self, stopped: watch::Receiver<bool>) {
+        let (mut patience, mut rng, mut complaint) = (Patience::default(), Rng::new(), String::new());
+        let mut log = Allowance::new(LOGGED_CONNECTIONS, LOGGED_CONNECTIONS_EVERY, clock::now());
+        let mut waiting = stopped.clone();
+        let mut is_stopped = pin!(async move { drop(waiting.wait_for(|is_stopped| *is_stopped).await) });
+        loop {
+            let opened = tokio::select! {
+                opened = Connection::open(&self.broker, &self.session) => opened,
+                () = &mut is_stopped => return,
+            };
+            let (error, is_worth_a_line) = match opened {
+                Ok(connection) => {
+                    let connected_at = clock::now();
+                    let is_logged = log.take(connected_at).is_some();
+                    if is_logged {
+                        log::info!("publishing events to the MQTT broker at {}, topics {}/#", self.broker, self.prefix);
+                    }
+                    self.stats.enter(SourceState::Connected);
+                    let ended = self.publish(connection, &stopped).await;
+                    self.stats.enter(SourceState::Away);
+                    patience.ended(clock::now().saturating_duration_since(connected_at));
+                    let Some(error) = ended else { return };
+                    (error, is_logged)
+                }
+                Err(error) => {
+                    patience.failed();
+                    let is_new = error.to_string() != complaint;
+                    (error, is_new)
+                }
+            };
+            complaint = error.to_string();
+            let wait = patience.wait(&mut rng);
+            if is_worth_a_line {
+                let (broker, advice, seconds) = (&self.broker, advice(&error), wait.as_secs_f32());
+                log::warn!("no events to the MQTT broker at {broker}: {error}{advice}; next attempt in {seconds:.1} s");
+            }
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = &mut is_stopped => return,
+            }
+        }
+    }
+
+    /// Publishes until the connection ends. Returns why it did, or `None` if the server shuts down.
+    async fn publish(&mut self, mut connection: Connection, stopped: &watch::Receiver<bool>) -> Option<MqttError> {
+        let in_flight = Semaphore::new(IN_FLIGHT);
+        let sender = connection.sender();
+        let ended = {
+            let driving = drive(&mut connection, &in_flight);
+            let feeding = self.feed(&sender, &in_flight, stopped.clone());
+            tokio::select! {
+                error = driving => Some(error),
+                () = feeding => None,
+            }
+        };
+        self.stats.dropped.add((IN_FLIGHT - in_flight.available_permits()) as u64);
+        if ended.is_none() {
+            connection.close().await;
+        }
+        ended
+    }
+
+    /// Publishes events as the broker acknowledges them. Ends once the server shuts down and none is
+    /// left, or `FLUSH` has passed.
+    async fn feed(&mut self, sender: &Sender, in_flight: &Semaphore, mut stopped: watch::Receiver<bool>) {
+        loop {
+            let event = tokio::select! {
+                event = self.events.recv() => event,
+                _ = stopped.wait_for(|is_stopped| *is_stopped) => break,
+            };
+            let Some(event) = event else { return };
+            self.send(&event, sender, in_flight).await;
+        }
+        let flush = async {
+            while let Ok(event) = self.events.try_recv() {
+                self.send(&event, sender, in_flight).await;
+            }
+            let _ = in_flight.acquire_many(IN_FLIGHT as u32).await;
+        };
+        let _ = timeout(FLUSH, flush).await;
+    }
+
+    async fn send(&self, event: &FarmEvent, sender: &Sender, in_flight: &Semaphore) {
+        faults::running("mqtt-mirror");
+        self.stats.events.add(1);
+        let payload = Bytes::copy_from_slice(event.json().as_bytes());
+        for topic in mqtt::topics(&self.prefix, event) {
+            send(topic, payload.clone(), false, sender, in_flight).await;
+        }
+        if let Some((topic, exists)) = mqtt::state_topic(&self.prefix, event).filter(|_| self.is_retained) {
+            // An empty payload removes what the broker holds.
+            let payload = if exists { payload } else { Bytes::new() };
+            send(topic, payload, true, sender, in_flight).await;
+        }
+    }
+}
+
+async fn send(topic: String, payload: Bytes, is_retained: bool, sender: &Sender, in_flight: &Semaphore) {
+    let permit = in_flight.acquire().await.expect("it is never closed");
+    // The acknowledgement returns it.
+    permit.forget();
+    sender.publish(topic, payload, is_retained);
+}
+
+/// Performs the connection's work until it ends.
+async fn drive(connection: &mut Connection, in_flight: &Semaphore) -> MqttError {
+    let ended: Result<Infallible, MqttError> = async {
+        loop {
+            if let Incoming::Published = connection.next().await? {
+                in_flight.add_permits(1);
+            }
+        }
+    }
+    .await;
+    match ended {
+        Ok(never) => match never {},
+        Err(error) => error,
+    }
+}
