@@ -235,6 +235,16 @@ fn event_kinds() {
 }
 
 #[test]
+fn statuses_of_posted_events() {
+    let document = include_str!("../src/manager_port/documents/openapi.json");
+    let document: serde_json::Value = serde_json::from_str(document).unwrap();
+    let described = document["paths"]["/api/events"]["post"]["responses"].as_object().unwrap();
+    let rows = table(&page("docs/protocol.md"), "| response | meaning |");
+    let documented: BTreeSet<_> = rows.iter().map(|row| row[0].split(' ').next().unwrap()).collect();
+    assert_eq!(documented, described.keys().map(String::as_str).collect());
+}
+
+#[test]
 fn events_and_their_rooms() {
     let rows = table(&page("docs/protocol.md"), "| event | room | payload |");
     let documented: BTreeSet<_> = rows.iter().map(|row| (unquoted(&row[0]), row[1].clone())).collect();

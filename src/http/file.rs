@@ -78,6 +78,7 @@ impl EmbeddedFile {
         match self.name.rsplit_once('.').map(|(_, extension)| extension) {
             Some("html") => "text/html; charset=utf-8",
             Some("css") => "text/css; charset=utf-8",
+            Some("json") => "application/json",
             Some("js") => "text/javascript; charset=utf-8",
             _ => "text/plain; charset=utf-8",
         }

@@ -1,8 +1,9 @@
-//! The Manager's port: accepts events and serves metrics and health.
+//! The Manager's port: accepts events and serves metrics, health and its own description.
 
 mod console;
 #[cfg(feature = "fault-injection")]
 mod debug;
+mod documents;
 mod events;
 mod history;
 mod metrics;
@@ -55,7 +56,7 @@ use crate::{
 
 /// The response for an unknown path: which paths exist.
 const CONTENTS: &str = "this is the Manager's port: it answers GET and POST /api/events, GET /api/stats, GET /metrics and \
-    GET /healthz, and has a console at /; browsers connect to the other port\n";
+    GET /healthz, has a console at /, and describes itself in /api/openapi.json; browsers connect to the other port\n";
 
 /// The options of the Manager's listener.
 #[derive(Debug, Clone, Args)]
@@ -193,20 +194,11 @@ fn http<S: http::Stream>(
         .app_data(web::Data::new(Guesses::default()))
         .app_data(web::Data::new(Incomplete::default()))
         .wrap(from_fn(authorize))
-        .service(
-            resource("/api/events", &[Method::POST], "GET, POST", || web::to(events::events))
-                .route(web::get().to(tail::tail)),
-        )
-        .service(resource("/api/stats", &[Method::GET, Method::HEAD], "GET, HEAD", || web::to(stats::stats)))
-        .service(resource("/api/sessions", &[Method::GET, Method::HEAD], "GET, HEAD", || web::to(console::sessions)))
-        .service(resource("/api/sessions/{id}", &[Method::DELETE], "DELETE", || web::to(console::disconnect)))
-        .service(resource("/api/rooms", &[Method::GET, Method::HEAD], "GET, HEAD", || web::to(console::rooms)))
-        .service(resource("/api/history", &[Method::GET, Method::HEAD], "GET, HEAD", || web::to(console::history)))
-        .service(resource("/api/drain", &[Method::POST], "POST", || web::to(console::drain)))
-        .service(resource("/", &[Method::GET, Method::HEAD], "GET, HEAD", || web::to(console::page)))
-        .service(resource("/console/{name}", &[Method::GET, Method::HEAD], "GET, HEAD", || web::to(console::file)))
-        .service(resource("/metrics", &[Method::GET, Method::HEAD], "GET, HEAD", || web::to(metrics::metrics)))
-        .service(resource("/healthz", &[Method::GET, Method::HEAD], "GET, HEAD", || web::to(health)))
+        .configure(|app| {
+            for path in resources() {
+                app.service(path.build());
+            }
+        })
         .default_service(web::to(async || not_found()));
     #[cfg(feature = "fault-injection")]
     let app = app.route("/api/debug/panic", web::post().to(debug::panic));
@@ -216,11 +208,46 @@ fn http<S: http::Stream>(
     })
 }
 
-/// Creates a resource that answers these methods, and others with 405.
-fn resource(path: &str, methods: &[Method], allow: &'static str, handler: fn() -> Route) -> Resource {
-    let routes = methods.iter().map(|method| handler().method(method.clone()));
-    let resource = routes.fold(web::resource(path), Resource::route);
-    resource.default_service(web::to(move || ready(http::method_not_allowed(allow))))
+/// A path of the port, with the handler of each method.
+struct Path {
+    path: &'static str,
+    /// The methods as `Allow` lists them.
+    allow: &'static str,
+    routes: Vec<Route>,
+}
+
+impl Path {
+    /// Creates a path that answers `GET` and `HEAD`.
+    fn get(path: &'static str, handler: fn() -> Route) -> Self {
+        Self { path, allow: "GET, HEAD", routes: vec![handler().method(Method::GET), handler().method(Method::HEAD)] }
+    }
+
+    /// Creates the resource, which answers other methods with 405.
+    fn build(self) -> Resource {
+        let allow = self.allow;
+        let resource = self.routes.into_iter().fold(web::resource(self.path), Resource::route);
+        resource.default_service(web::to(move || ready(http::method_not_allowed(allow))))
+    }
+}
+
+/// Returns all paths of the port; `documents/openapi.json` describes them.
+fn resources() -> [Path; 13] {
+    let events = vec![web::post().to(events::events), web::get().to(tail::tail)];
+    [
+        Path { path: "/api/events", allow: "GET, POST", routes: events },
+        Path::get("/api/stats", || web::to(stats::stats)),
+        Path::get("/api/sessions", || web::to(console::sessions)),
+        Path { path: "/api/sessions/{id}", allow: "DELETE", routes: vec![web::delete().to(console::disconnect)] },
+        Path::get("/api/rooms", || web::to(console::rooms)),
+        Path::get("/api/history", || web::to(console::history)),
+        Path { path: "/api/drain", allow: "POST", routes: vec![web::post().to(console::drain)] },
+        Path::get(documents::OPENAPI, || web::to(documents::document)),
+        Path::get(documents::ASYNCAPI, || web::to(documents::document)),
+        Path::get("/", || web::to(console::page)),
+        Path::get("/console/{name}", || web::to(console::file)),
+        Path::get("/metrics", || web::to(metrics::metrics)),
+        Path::get("/healthz", || web::to(health)),
+    ]
 }
 
 fn not_found() -> HttpResponse {
@@ -241,7 +268,7 @@ async fn authorize(
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     let settings = request.app_data::<web::Data<Settings>>().expect("the settings are part of the app");
     let refusal = match &settings.token {
-        Some(_) if console::is_page(request.path()) => None,
+        Some(_) if console::is_page(request.path()) || documents::is_document(request.path()) => None,
         Some(token) => {
             let guesses = request.app_data::<web::Data<Guesses>>().expect("they are part of the app");
             check_token(request.request(), token, guesses).await
