@@ -3,19 +3,28 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::wildcard_enum_match_arm,
     reason = "clippy takes only functions marked as tests for tests, and these have helpers"
 )]
 
 #[allow(dead_code, reason = "shared with the tests in front of a Manager")]
 #[path = "../flamenco/browser.rs"]
 mod browser;
+mod crowd;
 mod faults;
+mod line;
 mod nats;
 mod nodes;
+mod outages;
 #[allow(dead_code, reason = "shared with the other tests of the program")]
 #[path = "../support/program.rs"]
 mod program;
 mod refusals;
+mod replicas;
+mod resume;
 #[allow(dead_code, reason = "shared with the tests in front of a Manager")]
 #[path = "../flamenco/server.rs"]
 mod server;
+#[allow(dead_code, reason = "shared with the tests of reliability")]
+#[path = "../reliability/support/browser.rs"]
+mod wire;

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::Write,
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{
@@ -14,7 +14,18 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::server::until;
+use super::{
+    line::{Line, Way},
+    server::until,
+};
+
+pub(super) fn url(address: SocketAddr) -> String {
+    format!("nats://{address}")
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
 
 /// A NATS server. Dropping it kills it.
 pub(super) struct Nats {
@@ -32,6 +43,13 @@ impl Nats {
 
     /// Starts a server with these lines in its configuration, after those of the listener.
     pub(super) async fn start_with(lines: &str) -> Option<Self> {
+        let mut nats = Self::prepare(lines)?;
+        nats.restart().await;
+        Some(nats)
+    }
+
+    /// Does everything for a start but the start itself.
+    fn prepare(lines: &str) -> Option<Self> {
         static SAID: Once = Once::new();
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let Ok(program) = std::env::var("NATS_SERVER") else {
@@ -44,12 +62,10 @@ impl Nats {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("webupdates-nats-{}-{number}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let lines = lines.replace("FOLDER", &folder.display().to_string());
         fs::write(folder.join("nats.conf"), format!("listen: \"127.0.0.1:{port}\"\n{lines}")).unwrap();
-        let mut nats = Self { program, folder, port, child: None };
-        nats.restart().await;
-        Some(nats)
+        Some(Self { program, folder, port, child: None })
     }
 
     pub(super) async fn restart(&mut self) {
@@ -69,6 +85,13 @@ impl Nats {
         }
     }
 
+    /// Ends the server with `SIGTERM`.
+    pub(super) async fn end(&mut self) {
+        self.signal(Signal::TERM);
+        let mut child = self.child.take().unwrap();
+        until("NATS to end", async || child.try_wait().unwrap().is_some()).await;
+    }
+
     /// Removes everything that the ended server stored.
     pub(super) fn lose_everything(&self) {
         fs::remove_dir_all(self.folder.join("store")).unwrap();
@@ -78,8 +101,12 @@ impl Nats {
         kill_process(Pid::from_child(self.child.as_ref().unwrap()), signal).unwrap();
     }
 
+    pub(super) fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
     pub(super) fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        url(self.address())
     }
 }
 
@@ -90,5 +117,58 @@ impl Drop for Nats {
             eprintln!("the log of NATS:\n{}", fs::read_to_string(self.folder.join("log")).unwrap_or_default());
         }
         let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Three NATS servers that store each event three times, with a line from each to each other.
+pub(super) struct Cluster {
+    pub(super) servers: Vec<Nats>,
+    /// The number of a server, of another one, and the line between them.
+    routes: Vec<(usize, usize, Line)>,
+}
+
+impl Cluster {
+    pub(super) async fn start() -> Option<Self> {
+        let ports: Vec<_> = (0..3).map(|_| free_port()).collect();
+        let (mut servers, mut routes) = (Vec::new(), Vec::new());
+        for (number, port) in ports.iter().enumerate() {
+            let mut urls = Vec::new();
+            for (other, port) in ports.iter().enumerate().filter(|(other, _)| *other != number) {
+                let line = Line::to((Ipv4Addr::LOCALHOST, *port).into()).await;
+                urls.push(format!("\"{}\"", url(line.address)));
+                routes.push((number, other, line));
+            }
+            // Neither clients nor servers are to learn of a way around the lines.
+            let lines = format!(
+                "server_name: \"{number}\"\njetstream {{ store_dir: \"FOLDER/store\" }}\n\
+                 cluster {{ name: farm, listen: \"127.0.0.1:{port}\", no_advertise: true, routes: [{}] }}\n",
+                urls.join(", ")
+            );
+            let mut server = Nats::prepare(&lines)?;
+            server.restart().await;
+            servers.push(server);
+        }
+        Some(Self { servers, routes })
+    }
+
+    /// Returns the value of `--nats` with all servers.
+    pub(super) fn urls(&self) -> String {
+        self.servers.iter().map(Nats::url).collect::<Vec<_>>().join(",")
+    }
+
+    /// Cuts the lines between this server and the others, or opens them again.
+    pub(super) fn turn(&self, server: usize, way: Way) {
+        for (one, other, line) in &self.routes {
+            if [*one, *other].contains(&server) {
+                line.turn(way);
+            }
+        }
+    }
+
+    /// Returns the number of the server that leads the stream, as this one knows it.
+    pub(super) async fn leader(&self, server: usize) -> usize {
+        let client = async_nats::connect(self.servers[server].url()).await.unwrap();
+        let stream = async_nats::jetstream::new(client).get_stream("webupdates").await.unwrap();
+        stream.cached_info().cluster.as_ref().unwrap().leader.as_ref().unwrap().parse().unwrap()
     }
 }

@@ -22,7 +22,7 @@ use async_nats::{
     Message, StatusCode,
     jetstream::{
         consumer::{AckPolicy, DeliverPolicy, push},
-        stream::Info,
+        stream::{Info, PeerInfo},
     },
 };
 use bytes::Bytes;
@@ -59,7 +59,7 @@ pub(super) struct Position {
     /// The stream's epoch, once there is one.
     epoch: Cell<Option<u64>>,
     last: Cell<u64>,
-    /// When the stream was last heard of.
+    /// When this node last had everything that was in the stream.
     heard: Cell<Instant>,
     applied: watch::Sender<u64>,
 }
@@ -119,7 +119,7 @@ impl Tail {
     /// Compares the stream with what this node has of it. If something between is lost, every session
     /// is closed, because its client must not miss it silently.
     fn check(&self, info: &Info) {
-        let epoch = info.created.unix_timestamp_nanos() as u64;
+        let epoch = epoch_of(info);
         let (first, newest) = (info.state.first_sequence.max(1), info.state.last_sequence);
         let before_first = (first - 1).min(newest);
         match self.position.epoch.get() {
@@ -182,7 +182,6 @@ impl Tail {
                 Ok(None) => return Err("the subscription ended".to_owned()),
                 Err(_) => return Err("NATS is silent".to_owned()),
             };
-            self.position.hear();
             let mut run = vec![first];
             while run.len() < MAX_RUN
                 && let Some(Some(next)) = messages.next().now_or_never()
@@ -194,6 +193,9 @@ impl Tail {
             let mut problem = None;
             for message in run {
                 if message.status == Some(StatusCode::IDLE_HEARTBEAT) {
+                    if self.silence() > SILENCE {
+                        return Err("it is not known what the stream has".to_owned());
+                    }
                     self.answer(&message).await;
                     continue;
                 }
@@ -210,6 +212,7 @@ impl Tail {
                 }
             }
             if last > self.position.last.get() {
+                self.position.hear();
                 let topic = |accepted: &Accepted| accepted.event.kind().topic();
                 self.apply.apply(entries, topic, |run| run).await;
                 self.position.advance(last);
@@ -283,7 +286,8 @@ impl Tail {
     pub(super) async fn guard(&self, grace: Duration) {
         loop {
             sleep(RETRY_PAUSE).await;
-            let silence = clock::now().saturating_duration_since(self.position.heard.get());
+            self.probe().await;
+            let silence = self.silence();
             let was_cut_off = self.hub.cut_off.load(Ordering::Relaxed);
             if !was_cut_off && silence > grace {
                 log::error!("nothing was heard of NATS for {} s: every client is closed", silence.as_secs());
@@ -296,6 +300,40 @@ impl Tail {
             }
         }
     }
+
+    /// Asks whether this node has everything, unless messages have just shown it. A consumer's heartbeats
+    /// do not: a server of NATS that is cut off from the others goes on sending them.
+    async fn probe(&self) {
+        if self.silence() < HEARTBEAT {
+            return;
+        }
+        let Connection { context, config, .. } = &*self.connection;
+        if let Ok(Ok(stream)) = timeout(HEARTBEAT, context.get_stream(&config.name)).await {
+            let info = stream.cached_info();
+            let is_same = self.position.epoch.get() == Some(epoch_of(info));
+            if is_same && has_majority(info) && info.state.last_sequence <= self.position.last.get() {
+                self.position.hear();
+            }
+        }
+    }
+
+    fn silence(&self) -> Duration {
+        clock::now().saturating_duration_since(self.position.heard.get())
+    }
+}
+
+/// Returns when the stream was created, in nanoseconds since 1970.
+fn epoch_of(info: &Info) -> u64 {
+    info.created.unix_timestamp_nanos() as u64
+}
+
+/// Returns whether the answer is that of a leader with a majority of the servers that store the stream. Without
+/// one a server answers from what it has.
+fn has_majority(info: &Info) -> bool {
+    let Some(cluster) = &info.cluster else { return true };
+    let is_there = |peer: &&PeerInfo| !peer.active.is_zero() && peer.active < SILENCE;
+    let there = 1 + cluster.replicas.iter().filter(is_there).count();
+    cluster.leader.is_some() && 2 * there > 1 + cluster.replicas.len()
 }
 
 /// Returns the offset, the number of the delivery and the time in nanoseconds that JetStream puts into

@@ -1,6 +1,10 @@
 //! A browser: Socket.IO over a WebSocket, by hand.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    io::{Error, Result},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -33,46 +37,63 @@ pub(crate) enum Incoming<'a> {
 impl Browser {
     /// Connects and reads up to the namespace's connect packet.
     pub(crate) async fn connect(address: SocketAddr) -> Self {
-        Self::greeted(TcpStream::connect(address).await.unwrap()).await
+        Self::try_connect(address, UPGRADE).await.unwrap()
     }
 
     pub(crate) async fn greeted(stream: TcpStream) -> Self {
         let mut browser = Self::upgraded(stream).await;
-        browser.admitted().await;
+        browser.admitted().await.unwrap();
         browser
     }
 
     /// One that may resume, and is in no room until it asks.
     pub(crate) async fn resuming(address: SocketAddr) -> Self {
-        let request = UPGRADE.replace("EIO=3", "EIO=3&resume=1");
-        let mut browser = Self::requested(TcpStream::connect(address).await.unwrap(), &request).await;
-        browser.admitted().await;
-        browser
+        Self::try_resuming(address).await.unwrap()
     }
 
-    async fn admitted(&mut self) {
-        assert!(matches!(self.next().await, Incoming::Text(open) if open.starts_with("0{")));
-        assert_eq!(self.next().await, Incoming::Text("40"));
+    /// The same, where the server may refuse it or not be there.
+    pub(crate) async fn try_resuming(address: SocketAddr) -> Result<Self> {
+        Self::try_connect(address, &UPGRADE.replace("EIO=3", "EIO=3&resume=1")).await
+    }
+
+    pub(crate) async fn try_connect(address: SocketAddr, request: &str) -> Result<Self> {
+        let mut browser = Self::requested(TcpStream::connect(address).await?, request).await?;
+        browser.admitted().await?;
+        Ok(browser)
+    }
+
+    async fn admitted(&mut self) -> Result<()> {
+        for expected in ["0{", "40"] {
+            match self.next().await {
+                Incoming::Text(text) if text.starts_with(expected) => {}
+                other => return Err(Error::other(format!("{other:?} instead of {expected}"))),
+            }
+        }
+        Ok(())
     }
 
     /// A WebSocket from which nothing was read yet.
     pub(crate) async fn upgraded(stream: TcpStream) -> Self {
-        Self::requested(stream, UPGRADE).await
+        Self::requested(stream, UPGRADE).await.unwrap()
     }
 
-    async fn requested(mut stream: TcpStream, request: &str) -> Self {
-        stream.set_nodelay(true).unwrap();
-        stream.write_all(request.as_bytes()).await.unwrap();
+    async fn requested(mut stream: TcpStream, request: &str) -> Result<Self> {
+        stream.set_nodelay(true)?;
+        stream.write_all(request.as_bytes()).await?;
         let mut buffer = Vec::new();
         let end = loop {
-            let read = stream.read_buf(&mut buffer).await.unwrap();
-            assert!(read > 0, "the connection ended during the handshake: {}", String::from_utf8_lossy(&buffer));
+            if stream.read_buf(&mut buffer).await? == 0 {
+                let received = String::from_utf8_lossy(&buffer);
+                return Err(Error::other(format!("the connection ended during the handshake: {received}")));
+            }
             if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
                 break end + 4;
             }
         };
-        assert!(buffer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&buffer));
-        Self { stream, buffer, start: end }
+        if !buffer.starts_with(b"HTTP/1.1 101 ") {
+            return Err(Error::other(String::from_utf8_lossy(&buffer)));
+        }
+        Ok(Self { stream, buffer, start: end })
     }
 
     /// The next message.
@@ -141,7 +162,11 @@ impl Browser {
     }
 
     pub(crate) async fn send(&mut self, text: &str) {
-        self.stream.write_all(&frame(0x81, text.as_bytes())).await.unwrap();
+        self.try_send(text).await.unwrap();
+    }
+
+    pub(crate) async fn try_send(&mut self, text: &str) -> Result<()> {
+        self.stream.write_all(&frame(0x81, text.as_bytes())).await
     }
 
     /// Sends a subscription, and takes what comes until it is acknowledged with `ok`.
