@@ -9,12 +9,12 @@ use super::{
 use crate::farm::FarmEvent;
 
 /// Names the publisher of chat messages.
-pub enum ChatMessages {}
+pub enum OfChat {}
 
 /// Publishes chat messages of clients and of the Manager.
-pub type Chat = Publisher<ChatMessages>;
+pub type Chat = Publisher<OfChat>;
 
-impl Kind for ChatMessages {
+impl Kind for OfChat {
     const NAME: &'static str = "chat";
 }
 

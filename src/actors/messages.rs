@@ -98,7 +98,7 @@ pub struct Publish {
     pub frame: Arc<Frame>,
     /// Whether the event was published before, to the sessions that could get it at once.
     pub is_rest: bool,
-    /// The event's id for the log.
+    /// The event's id, for log lines.
     pub id: Option<EventId>,
     pub event: Arc<FarmEvent>,
     /// Its place in a history that several servers share.

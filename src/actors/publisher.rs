@@ -80,36 +80,36 @@ pub(super) fn publication(Accepted { id, event, place }: &Accepted, receipt: Opt
     }
 }
 
-/// Publishes every event as it arrives. `K` is its name.
+/// Publishes every event as it arrives. `K` names the actor.
 pub struct Publisher<K> {
     registry: Addr<RoomRegistry>,
     lane: Lane,
     kind: PhantomData<K>,
 }
 
-/// Distinguishes one [`Publisher`] from another.
+/// Names one [`Publisher`].
 pub trait Kind: Unpin + 'static {
     /// The actor's name in logs.
     const NAME: &'static str;
 }
 
 /// Names the publisher of workers and their tags.
-pub enum Workers {}
+pub enum OfWorkers {}
 
 /// Names the publisher of the state of the Manager and the farm.
-pub enum Farm {}
+pub enum OfFarm {}
 
 /// Publishes updates of workers and their tags.
-pub type WorkerUpdates = Publisher<Workers>;
+pub type WorkerUpdates = Publisher<OfWorkers>;
 
 /// Publishes the state of the Manager and the farm to every client.
-pub type FarmUpdates = Publisher<Farm>;
+pub type FarmUpdates = Publisher<OfFarm>;
 
-impl Kind for Workers {
+impl Kind for OfWorkers {
     const NAME: &'static str = "worker-updates";
 }
 
-impl Kind for Farm {
+impl Kind for OfFarm {
     const NAME: &'static str = "farm-updates";
 }
 

@@ -43,11 +43,11 @@ use crate::{
 /// The actor's name in logs.
 const ACTOR: &str = "room-registry";
 
-/// How many times the bytes that may wait for a client that does not read are sent at once to one
-/// that has just come, which is taken to read.
+/// The maximum size of a replay or of a state, in units of `OutboxLimits::bytes`. It exceeds that
+/// limit because a client that has just connected is assumed to read.
 const REPLAY_SHARE: usize = 8;
 
-/// How often a command is tried before it is dropped: once more after it made the registry panic.
+/// How often a command is tried before it is dropped.
 const MAX_ATTEMPTS: u8 = 2;
 
 /// Membership of rooms, and the order of broadcasts.
@@ -337,8 +337,8 @@ fn is_zero(number: &usize) -> bool {
     *number == 0
 }
 
-/// Sends the last known state of the rooms, of the farm too if `with_farm` says so, and returns how many updates were left out because they
-/// are too much for one client.
+/// Sends the last known state of the rooms, and with `with_farm` the farm's status. Returns how many
+/// updates were left out because they are too much for one client.
 fn send_state(
     history: &mut History,
     outbox: &Outbox,
@@ -355,7 +355,7 @@ fn send_state(
     left_out
 }
 
-/// Notes the slot that a push to one client says to mark.
+/// Adds the slot that must be marked after a push to one client.
 fn add(pushed: Push, marks: &mut Marks) {
     pushed.unmarked().into_iter().for_each(|home| marks.add(home));
 }

@@ -78,7 +78,7 @@ pub fn decode_body(bytes: &[u8]) -> Result<Vec<IncomingEvent>, BodyError> {
     elements.into_iter().enumerate().map(read).collect()
 }
 
-/// Removes a byte order mark, with which programs on Windows start a text (RFC 8259 §8.1).
+/// The byte order mark with which programs on Windows start a text. It is skipped (RFC 8259 §8.1).
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 fn utf8(bytes: &[u8]) -> Result<&str, DecodeError> {

@@ -10,7 +10,7 @@
 //!  │                                                ▼    or CLOSE_TIMEOUT          ▼
 //!  └─ read or write error, eviction, silence ────▶ Ended ◀─────────────────────────┘
 //!     (abort: SO_LINGER 0)                          │
-//!                                                   └▶ read returns, Slot::drop, TransportClosed
+//!                                                   └▶ read returns, WorkerSlot::drop, TransportClosed
 //! ```
 //!
 //! RFC 6455 §7.1 has the closing handshake.
@@ -367,7 +367,7 @@ impl<S: SessionStream> Carrier for Socket<S> {
 /// Marks a slot when its socket is writable again.
 struct MarkSlot {
     workers: Arc<Workers>,
-    pub(super) home: Home,
+    home: Home,
 }
 
 impl Wake for MarkSlot {
