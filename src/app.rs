@@ -27,13 +27,13 @@ use crate::{
         Chat, FarmUpdates, GivenUp, Hub, JobUpdates, RestartBudget, RoomRegistry, Supervisor, WorkerUpdates,
         messages::Said,
     },
-    backplane::{Apply, Backplane, Connection, NatsError, OnNew, Publishers},
+    backplane::{Apply, Backplane, Connection, NatsError, OnNew, OnOutside, Publishers},
     client::Address,
     clock,
     config::ServeOptions,
     history::History,
     ingest::{
-        EventSource, Intake, SourceContext, SourceEnded,
+        EventSource, Intake, Published, SourceContext, SourceEnded,
         demo::Demo,
         mqtt::{Mqtt, feed, start_mirror},
         relay::{ApiError, ManagerRelay},
@@ -141,17 +141,21 @@ pub async fn serve(
     let mut running = Running {
         jobs: publishers.jobs.clone(),
         sources: sources(&options, &secrets, manager, demo.clone()),
+        intake: None,
         mirror: running_mirror,
         browsers: None,
         shared,
         hub: hub.clone(),
     };
     let on_new = mirror.map(|mirror| Box::new(move |event: &_| mirror.publish(event)) as OnNew);
-    let apply = Apply::new(publishers, on_new, hub.stats);
+    let published = nats.is_some().then(|| Arc::new(Published::new(&options.mqtt.mqtt_prefix)));
+    let noted = published.clone();
+    let on_outside = noted.map(|published| Box::new(move |event: &_| published.note(event)) as OnOutside);
+    let apply = Apply::new(publishers, on_new, on_outside, hub.stats);
     let backplane = match nats.zip(chats) {
         None => Backplane::memory(&options.repetition, apply),
         Some((connection, chats)) => tokio::select! {
-            backplane = Backplane::nats(connection, options.nats.backplane_grace, apply, &hub, chats) => backplane,
+            backplane = Backplane::nats(connection, options.nats.backplane_grace, once(&options), apply, &hub, chats) => backplane,
             () = signals.stop(|| ()) => return Ok(()),
         },
     };
@@ -164,7 +168,7 @@ pub async fn serve(
         options.relay.manager.clone().map(|manager| Proxy::new(manager, options.proxy)),
         demo,
     );
-    running.start(SourceContext { hub: hub.clone(), intake, ended }, settings, browsers).await?;
+    running.start(SourceContext { hub: hub.clone(), intake, published, ended }, settings, browsers).await?;
     ready(browsers_place, manager_place).map_err(ServeError::Stdout)?;
     service_manager::ready();
     let watched = hub.clone();
@@ -188,6 +192,14 @@ pub async fn serve(
         Some(failure) = failure.recv() => return Err(failure.into()),
     }
     Ok(())
+}
+
+/// Returns the sources that must not run on several servers that share a stream. With both, the events
+/// of MQTT go through the relay, so they run on the same server.
+fn once(options: &ServeOptions) -> Vec<Source> {
+    let relay = options.relay.manager.as_ref().map(|_| Source::Relay);
+    let mqtt = options.mqtt.mqtt.as_ref().map(|_| Source::Mqtt);
+    relay.into_iter().chain(mqtt).collect()
 }
 
 /// Creates all sources that the options ask for.

@@ -97,6 +97,8 @@ farm::labels! {
         Comparing = "comparing",
         /// The source publishes what happens.
         Connected = "connected",
+        /// Another server runs the source.
+        Standby = "standby",
     }
 }
 
@@ -343,6 +345,10 @@ pub struct BackplaneStats {
     pub unavailable: Counter,
     /// Messages that could not be decoded.
     pub unread: Counter,
+    /// Whether this server runs the source, if the source runs on one server at a time.
+    pub leads: [Gauge; Source::ALL.len()],
+    /// Events that were refused because another server may run their source.
+    pub fenced: Counter,
     state: Mutex<Option<SourceState>>,
 }
 

@@ -12,7 +12,7 @@ use crate::{
         messages::{ReleaseHeld, TakeCensus},
     },
     disconnect::Disconnect,
-    ingest::{EventSource, SourceContext, mqtt::RunningMirror},
+    ingest::{EventSource, Intake, SourceContext, mqtt::RunningMirror},
     transport,
 };
 
@@ -24,6 +24,7 @@ pub(super) struct Running {
     pub(super) hub: Arc<Hub>,
     pub(super) jobs: Addr<JobUpdates>,
     pub(super) sources: Vec<Box<dyn EventSource>>,
+    pub(super) intake: Option<Arc<Intake>>,
     pub(super) mirror: Option<RunningMirror>,
     pub(super) browsers: Option<ServerHandle>,
     /// Whether another process may accept browsers from the same socket.
@@ -38,6 +39,7 @@ impl Running {
         settings: transport::Settings,
         browsers: TcpListener,
     ) -> Result<(), ServeError> {
+        self.intake = Some(context.intake.clone());
         for source in &mut self.sources {
             source.start(&context).await.map_err(|error| ServeError::Source { name: source.name(), error })?;
         }
@@ -59,6 +61,9 @@ impl Running {
         }
         for source in &mut self.sources {
             source.drain().await;
+        }
+        if let Some(intake) = &self.intake {
+            intake.resign().await;
         }
         if let Some(mirror) = self.mirror.take() {
             mirror.drain().await;

@@ -36,10 +36,14 @@ impl Publishers {
 /// Gets each event that this node accepted and that is not a repetition.
 pub type OnNew = Box<dyn Fn(&Arc<FarmEvent>) + Send + Sync>;
 
+/// Gets each event that a source that exists once published, on whichever node, in order.
+pub type OnOutside = Box<dyn Fn(&FarmEvent) + Send + Sync>;
+
 /// Hands events to their publishers.
 pub struct Apply {
     publishers: Publishers,
     on_new: Option<OnNew>,
+    on_outside: Option<OnOutside>,
     pub(super) stats: &'static Stats,
 }
 
@@ -50,8 +54,13 @@ impl fmt::Debug for Apply {
 }
 
 impl Apply {
-    pub fn new(publishers: Publishers, on_new: Option<OnNew>, stats: &'static Stats) -> Self {
-        Self { publishers, on_new, stats }
+    pub fn new(
+        publishers: Publishers,
+        on_new: Option<OnNew>,
+        on_outside: Option<OnOutside>,
+        stats: &'static Stats,
+    ) -> Self {
+        Self { publishers, on_new, on_outside, stats }
     }
 
     /// Hands over runs of events with the same publisher together. Two publishers share only one
@@ -88,5 +97,9 @@ impl Apply {
     /// Passes on an event that this node accepted and that is not a repetition.
     pub(super) fn is_new(&self, event: &Arc<FarmEvent>) {
         self.on_new.iter().for_each(|on_new| on_new(event));
+    }
+    /// Passes on an event of a source that exists once.
+    pub(super) fn is_of_outside(&self, event: &FarmEvent) {
+        self.on_outside.iter().for_each(|on_outside| on_outside(event));
     }
 }

@@ -5,6 +5,7 @@
 //! ```
 
 mod apply;
+mod leadership;
 mod memory;
 mod nats;
 mod recent_ids;
@@ -15,7 +16,8 @@ use clap::Args;
 use tokio::sync::mpsc;
 
 pub use self::{
-    apply::{Apply, OnNew, Publishers},
+    apply::{Apply, OnNew, OnOutside, Publishers},
+    leadership::{Leadership, Turn},
     nats::{Connection, NatsError, NatsOptions, NatsUrl, StoreError},
 };
 use self::{memory::Memory, nats::Nats};
@@ -23,6 +25,7 @@ use crate::{
     actors::{Hub, messages::Said},
     farm::IncomingEvent,
     options::{duration, heading},
+    stats::Source,
 };
 
 /// How repetitions of events are recognised.
@@ -38,10 +41,8 @@ pub struct RepetitionOptions {
 }
 
 /// Puts accepted events in one order and passes them to the publishers.
-#[derive(Debug)]
 pub struct Backplane(Way);
 
-#[derive(Debug)]
 enum Way {
     Memory(Memory),
     Nats(Nats),
@@ -54,15 +55,16 @@ impl Backplane {
     }
 
     /// Creates the backplane of one of several nodes. Resolves once this node has everything that is
-    /// in the stream.
+    /// in the stream. `once` lists the sources of this node that run on one node at a time.
     pub async fn nats(
         connection: Connection,
         grace: Duration,
+        once: Vec<Source>,
         apply: Apply,
         hub: &Arc<Hub>,
         chats: mpsc::Receiver<Said>,
     ) -> Self {
-        Self(Way::Nats(Nats::start(connection, grace, apply, hub, chats).await))
+        Self(Way::Nats(Nats::start(connection, grace, once, apply, hub, chats).await))
     }
 
     /// Publishes the events in order. Returns once each one is in the outbox of every recipient on
@@ -82,10 +84,26 @@ impl Backplane {
     }
 
     /// Publishes the events like [`publish`](Self::publish), and waits until they can be stored.
-    pub async fn publish_patiently(&self, events: Vec<IncomingEvent>) {
+    pub async fn publish_patiently(&self, source: Source, events: Vec<IncomingEvent>) {
         match &self.0 {
             Way::Memory(memory) => memory.publish(events).await,
-            Way::Nats(nats) => Box::pin(nats.publish_patiently(events)).await,
+            Way::Nats(nats) => Box::pin(nats.publish_patiently(source, events)).await,
+        }
+    }
+
+    /// Returns when a source of this node runs, if it runs on one node at a time.
+    pub fn leadership(&self, source: Source) -> Leadership {
+        match &self.0 {
+            Way::Memory(_) => Leadership::alone(),
+            Way::Nats(nats) => nats.leadership(source),
+        }
+    }
+
+    /// Ends the sources that run on one node at a time, so that another node runs them.
+    pub async fn resign(&self) {
+        match &self.0 {
+            Way::Memory(_) => {}
+            Way::Nats(nats) => nats.resign().await,
         }
     }
 }

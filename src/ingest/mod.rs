@@ -6,6 +6,7 @@ pub mod demo;
 pub mod lines;
 pub mod mqtt;
 mod patience;
+mod published;
 mod recent_map;
 pub mod relay;
 mod source;
@@ -14,9 +15,12 @@ pub mod stdin;
 use clap::Args;
 use tokio::sync::Semaphore;
 
-pub use self::source::{EventSource, SourceContext, SourceEnded};
+pub use self::{
+    published::Published,
+    source::{EventSource, SourceContext, SourceEnded},
+};
 use crate::{
-    backplane::{Backplane, StoreError},
+    backplane::{Backplane, Leadership, StoreError},
     clock,
     farm::IncomingEvent,
     options::{at_least_one, heading},
@@ -44,7 +48,6 @@ pub struct SourceOptions {
 }
 
 /// Accepts the events of all sources.
-#[derive(Debug)]
 pub struct Intake {
     backplane: Backplane,
     permits: Semaphore,
@@ -95,7 +98,17 @@ impl Intake {
         let permits = self.permits.acquire_many(self.cost(&events)).await;
         let _permits = permits.expect("the intake never closes its permits");
         self.count(source, &events);
-        self.backplane.publish_patiently(events).await;
+        self.backplane.publish_patiently(source, events).await;
+    }
+
+    /// Returns when a source runs on this server, if it runs on one server at a time.
+    pub fn leadership(&self, source: Source) -> Leadership {
+        self.backplane.leadership(source)
+    }
+
+    /// Ends the sources that run on one server at a time, so that another server runs them.
+    pub async fn resign(&self) {
+        self.backplane.resign().await;
     }
 
     fn cost(&self, events: &[IncomingEvent]) -> u32 {

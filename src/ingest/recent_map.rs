@@ -3,7 +3,7 @@
 use std::{collections::HashMap, hash::Hash};
 
 /// Holds at least the `generation` entries that were set last, and at most twice as many.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct RecentMap<K, V> {
     generation: usize,
     young: HashMap<K, V>,

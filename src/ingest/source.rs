@@ -5,7 +5,7 @@ use std::{future, io, sync::Arc};
 use futures_util::future::LocalBoxFuture;
 use tokio::sync::mpsc;
 
-use super::Intake;
+use super::{Intake, Published};
 use crate::{actors::Hub, stats::Source};
 
 /// A source of events.
@@ -34,6 +34,8 @@ pub trait EventSource {
 pub struct SourceContext {
     pub hub: Arc<Hub>,
     pub intake: Arc<Intake>,
+    /// `None` if every source runs on this server all the time.
+    pub published: Option<Arc<Published>>,
     /// Reports that a source has ended, which shuts the server down.
     pub ended: mpsc::Sender<SourceEnded>,
 }

@@ -218,7 +218,14 @@ impl Scrape {
         let help = "Requests whose events could not be stored in the stream";
         page.counter("backplane_unavailable", help, backplane.unavailable.get())?;
         let help = "Messages of the stream that could not be decoded";
-        page.counter("backplane_unread", help, backplane.unread.get())
+        page.counter("backplane_unread", help, backplane.unread.get())?;
+        let once = [Source::Relay, Source::Mqtt].into_iter();
+        let once = once.filter(|source| self.stats.source(*source).state().is_some());
+        let leads = once.map(|source| ([source.as_str()], count(backplane.leads[source as usize].get())));
+        let help = "Whether this server runs the source, which runs on one server at a time";
+        page.gauges("backplane_leader", help, ["source"], leads)?;
+        let help = "Publications of such a source that were refused because another server may run it";
+        page.counter("backplane_fenced", help, backplane.fenced.get())
     }
 
     fn relay(&self, page: &mut Page) -> fmt::Result {

@@ -7,6 +7,9 @@
     reason = "clippy takes only functions marked as tests for tests, and these have helpers"
 )]
 
+#[allow(dead_code, reason = "shared with the tests of MQTT")]
+#[path = "../mqtt/broker.rs"]
+mod broker;
 #[allow(dead_code, reason = "shared with the tests in front of a Manager")]
 #[path = "../flamenco/browser.rs"]
 mod browser;
@@ -25,6 +28,10 @@ mod resume;
 #[allow(dead_code, reason = "shared with the tests in front of a Manager")]
 #[path = "../flamenco/server.rs"]
 mod server;
+mod sources;
+#[allow(dead_code, reason = "shared with the tests in front of a Manager")]
+#[path = "../flamenco/stand_in.rs"]
+mod stand_in;
 #[allow(dead_code, reason = "shared with the tests of reliability")]
 #[path = "../reliability/support/browser.rs"]
 mod wire;

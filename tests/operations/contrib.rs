@@ -37,7 +37,9 @@ async fn alerts_and_dashboard_name_metrics_that_exist() {
         let text = fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
         let named = named(&text);
         assert!(!named.is_empty(), "{name} was read");
-        let missing: Vec<_> = named.difference(&exist).collect();
+        // The metrics of servers that share a stream are compared in tests/cluster.
+        let is_of_here = |name: &&&str| !name.starts_with("webupdates_backplane_");
+        let missing: Vec<_> = named.difference(&exist).filter(is_of_here).collect();
         assert!(missing.is_empty(), "{name} names {missing:?}; there are {exist:?}");
     }
     // An alert on a label that no metric has would never fire.

@@ -8,11 +8,12 @@ use async_nats::{
     jetstream::{
         Context, ErrorCode,
         context::{CreateStreamErrorKind, GetStreamErrorKind},
+        kv::{self, Store},
         stream::{Config, DiscardPolicy, Info, StorageType, Stream},
     },
 };
 
-use super::{super::RepetitionOptions, NatsOptions};
+use super::{super::RepetitionOptions, NatsOptions, lease::LEASE};
 use crate::client;
 
 /// The first version of NATS whose atomic batches are atomic.
@@ -108,6 +109,27 @@ impl Connection {
                     Err(StreamProblem::Later("it does not answer".to_owned()))
                 }
             },
+        }
+    }
+
+    /// Opens the bucket of what expires, which is created if it is missing.
+    pub(super) async fn bucket(&self) -> Result<Store, String> {
+        let config = kv::Config {
+            bucket: format!("{}-cluster", self.config.name),
+            description: "locks and nodes of the servers that share the stream".to_owned(),
+            history: 1,
+            max_age: LEASE,
+            storage: StorageType::File,
+            num_replicas: self.config.num_replicas,
+            ..kv::Config::default()
+        };
+        let store = match self.context.get_key_value(&config.bucket).await {
+            Ok(store) => store,
+            Err(_) => self.context.create_key_value(config).await.map_err(|error| error.to_string())?,
+        };
+        match store.stream.cached_info().config.max_age {
+            LEASE => Ok(store),
+            age => Err(format!("its keys live for {} s instead of {} s: remove it", age.as_secs(), LEASE.as_secs())),
         }
     }
 

@@ -5,9 +5,19 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::farm::{Audience, EventId, EventKind, FarmEvent, Room, Unread};
+use crate::{
+    farm::{Audience, EventId, EventKind, FarmEvent, Room, Unread},
+    stats::Source,
+};
 
 pub(super) const MSG_ID: &str = "Nats-Msg-Id";
+
+/// The subject whose last message must have the offset of `EXPECTED`, or the message is refused.
+pub(super) const FENCE: &str = "Nats-Expected-Last-Subject-Sequence-Subject";
+pub(super) const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
+
+/// The beginning of the last part of a fence's subject. No kind of event begins like that.
+const LEADER: &str = "leader-";
 
 /// An event that this server cannot decode, with what its kind would say.
 #[derive(Serialize, Deserialize)]
@@ -22,6 +32,21 @@ struct Envelope<'a> {
 /// Returns the subject of an event.
 pub(super) fn subject(stream: &str, event: &FarmEvent) -> String {
     format!("{stream}.events.{}", event.kind().as_str())
+}
+
+/// Returns the subject of the fences of a source.
+pub(super) fn fence_subject(stream: &str, source: Source) -> String {
+    format!("{stream}.events.{LEADER}{source}")
+}
+
+/// Returns whether the message is a fence, which is no event.
+pub(super) fn is_fence(message: &Message) -> bool {
+    last_part(message).starts_with(LEADER)
+}
+
+/// Returns whether the event was published by a source that exists once.
+pub(super) fn is_fenced(message: &Message) -> bool {
+    message.headers.as_ref().is_some_and(|headers| headers.get(FENCE).is_some())
 }
 
 /// Returns the payload of an event.
@@ -41,12 +66,16 @@ pub(super) fn payload(event: &FarmEvent) -> Bytes {
 /// Decodes a message of the stream.
 pub(super) fn decode(message: &Message) -> Result<FarmEvent, String> {
     let json = std::str::from_utf8(&message.payload).map_err(|_| "it is not UTF-8".to_owned())?;
-    let kind = message.subject.rsplit('.').next().unwrap_or_default();
+    let kind = last_part(message);
     if kind == EventKind::Unread.as_str() {
         return unread(json).ok_or_else(|| "its envelope is not valid".to_owned());
     }
     let kind: EventKind = kind.parse().map_err(|_| "its kind is not known".to_owned())?;
     FarmEvent::parse(kind, json).map_err(|error| error.to_string())
+}
+
+fn last_part(message: &Message) -> &str {
+    message.subject.rsplit('.').next().unwrap_or_default()
 }
 
 fn unread(json: &str) -> Option<FarmEvent> {

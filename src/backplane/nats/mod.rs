@@ -8,6 +8,8 @@
 
 mod connection;
 mod entry;
+mod leader;
+mod lease;
 mod options;
 mod publish;
 mod tail;
@@ -24,14 +26,15 @@ pub use self::{
     publish::StoreError,
 };
 use self::{
-    publish::{Outgoing, Writer},
+    leader::Leader,
+    publish::{Fence, Outgoing, WriteError, Writer},
     tail::{Position, Tail},
 };
-use super::Apply;
+use super::{Apply, Leadership};
 use crate::{
     actors::{Hub, messages::Said},
     farm::{EventId, FarmEvent, IncomingEvent},
-    stats::Refused,
+    stats::{Refused, Source},
 };
 
 /// The pause of a source that waits until its events can be stored.
@@ -41,19 +44,21 @@ const PATIENT_PAUSE: Duration = Duration::from_millis(500);
 const MAX_CHATS: usize = 100;
 
 /// Publishes events by way of the stream.
-#[derive(Debug)]
 pub(super) struct Nats {
     writer: Writer,
     apply: Arc<Apply>,
     applied: watch::Receiver<u64>,
     grace: Duration,
+    leader: Option<Arc<Leader>>,
 }
 
 impl Nats {
-    /// Starts reading the stream. Resolves once this node has everything that was in it.
+    /// Starts reading the stream. Resolves once this node has everything that was in it. `once` lists the
+    /// sources of this node that run on one node at a time.
     pub(super) async fn start(
         connection: Connection,
         grace: Duration,
+        once: Vec<Source>,
         apply: Apply,
         hub: &Arc<Hub>,
         chats: mpsc::Receiver<Said>,
@@ -64,6 +69,9 @@ impl Nats {
         let (caught_up, mut is_caught_up) = watch::channel(false);
         let position = Position::new(applied);
         let (hub_of_tail, apply_of_tail) = (hub.clone(), apply.clone());
+        let identity = (random_id().as_str().to_owned(), random_id().as_str().to_owned());
+        let leader = Leader::new(connection.clone(), writer.clone(), identity, once, is_applied.clone(), hub.stats);
+        let leader = leader.map(Arc::new);
         let tail = Rc::new(Tail { connection, apply: apply_of_tail, hub: hub_of_tail, position, caught_up });
         let reading = tail.clone();
         hub.supervisor.keep("backplane", move |_| {
@@ -79,24 +87,50 @@ impl Nats {
         hub.supervisor.keep("backplane-chat", move |_| store_chats(chat_writer.clone(), chats.clone()));
         // The tail lives as long as the server.
         let _ = is_caught_up.wait_for(|is_caught_up| *is_caught_up).await;
-        Self { writer, apply, applied: is_applied, grace }
+        if let Some(leader) = leader.clone() {
+            hub.supervisor.keep("backplane-leader", move |_| {
+                let leader = leader.clone();
+                async move { leader.run().await }
+            });
+        }
+        Self { writer, apply, applied: is_applied, grace, leader }
     }
 
     /// Stores the events, and waits until this node has published them.
     pub(super) async fn publish(&self, events: Vec<IncomingEvent>) -> Result<(), StoreError> {
         let events: Vec<_> = events.into_iter().map(|incoming| outgoing(incoming.id, incoming.event)).collect();
-        self.store(&events).await
+        match self.store(&events, None).await {
+            Err(WriteError::Store(error)) => Err(error),
+            // Without a fence none is missing.
+            Ok(()) | Err(WriteError::Fenced) => Ok(()),
+        }
     }
 
     /// Publishes the events like `publish`, and tries again until they are stored. Ids make that safe.
-    pub(super) async fn publish_patiently(&self, events: Vec<IncomingEvent>) {
+    /// Events of a source that runs on another node now are dropped: that node has them.
+    pub(super) async fn publish_patiently(&self, source: Source, events: Vec<IncomingEvent>) {
         let with_id = |incoming: IncomingEvent| outgoing(incoming.id.or_else(|| Some(random_id())), incoming.event);
         let mut events: Vec<_> = events.into_iter().map(with_id).collect();
+        let leader = self.leader.as_ref().filter(|leader| leader.runs(source));
+        let _publishing = match leader {
+            Some(leader) => Some(leader.publishing().await),
+            None => None,
+        };
         loop {
-            match self.store(&events).await {
+            let fence = leader.map(|leader| leader.fence());
+            if let Some(None) = fence {
+                return;
+            }
+            let fence = fence.flatten();
+            match self.store(&events, fence.as_ref()).await {
                 Ok(()) => return,
-                Err(StoreError::Unavailable) => sleep(PATIENT_PAUSE).await,
-                Err(error @ StoreError::TooLarge { limit }) => {
+                Err(WriteError::Store(StoreError::Unavailable)) => sleep(PATIENT_PAUSE).await,
+                Err(WriteError::Fenced) => {
+                    if let Some((leader, fence)) = leader.zip(fence) {
+                        leader.challenge(&fence).await;
+                    }
+                }
+                Err(WriteError::Store(error @ StoreError::TooLarge { limit })) => {
                     log::error!("an event is dropped: {error}");
                     events.retain(|outgoing| outgoing.event.json().len() <= limit);
                     self.apply.stats.refused(Refused::TooLarge).add(1);
@@ -105,8 +139,25 @@ impl Nats {
         }
     }
 
-    async fn store(&self, events: &[Outgoing]) -> Result<(), StoreError> {
-        let stored = self.writer.store(events).await.inspect_err(|_| self.apply.stats.backplane.unavailable.add(1))?;
+    /// Returns when a source of this node runs.
+    pub(super) fn leadership(&self, source: Source) -> Leadership {
+        let leader = self.leader.as_ref().filter(|leader| leader.runs(source));
+        leader.map_or_else(Leadership::alone, |leader| Leadership::of(leader.office()))
+    }
+
+    /// Ends the sources that run on one node at a time, so that another node runs them.
+    pub(super) async fn resign(&self) {
+        if let Some(leader) = &self.leader {
+            leader.resign().await;
+        }
+    }
+
+    async fn store(&self, events: &[Outgoing], fence: Option<&Fence>) -> Result<(), WriteError> {
+        let stored = self.writer.store(events, fence).await.inspect_err(|error| {
+            if matches!(error, WriteError::Store(StoreError::Unavailable)) {
+                self.apply.stats.backplane.unavailable.add(1);
+            }
+        })?;
         for (outgoing, is_new) in events.iter().zip(&stored.is_new) {
             if *is_new {
                 self.apply.is_new(&outgoing.event);
@@ -137,7 +188,7 @@ async fn store_chats(writer: Writer, chats: Rc<Mutex<mpsc::Receiver<Said>>>) {
         said.retain(|said| !said.stored.is_closed());
         let messages: Vec<_> =
             said.iter().map(|said| outgoing(Some(random_id()), FarmEvent::ChatMessage(said.message.clone()))).collect();
-        let is_stored = messages.is_empty() || writer.store(&messages).await.is_ok();
+        let is_stored = messages.is_empty() || writer.store(&messages, None).await.is_ok();
         for said in said.drain(..).filter(|_| is_stored) {
             // The session may have ended.
             let _ = said.stored.send(());

@@ -15,7 +15,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::entry::{self, MSG_ID};
+use super::entry::{self, EXPECTED, FENCE, MSG_ID};
 use crate::farm::{EventId, FarmEvent};
 
 /// How long events may take to be stored before the source is asked to try again.
@@ -42,6 +42,13 @@ pub(super) struct Outgoing {
     pub(super) event: Arc<FarmEvent>,
 }
 
+/// The message of the stream with which a node began to run the sources that exist once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fence {
+    pub(super) subject: String,
+    pub(super) offset: u64,
+}
+
 /// Why events are not stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -52,6 +59,14 @@ pub enum StoreError {
     TooLarge { limit: usize },
 }
 
+/// Why the stream does not take events.
+#[derive(Debug)]
+pub(super) enum WriteError {
+    Store(StoreError),
+    /// There is a newer fence, or none; nothing is stored.
+    Fenced,
+}
+
 enum Failure {
     /// Nothing is stored.
     NotStored(String),
@@ -59,6 +74,8 @@ enum Failure {
     Unknown(String),
     /// A batch has a known id; nothing is stored.
     Repeated,
+    /// There is a newer fence, or none; nothing is stored.
+    Fenced,
 }
 
 /// The stored events.
@@ -101,27 +118,28 @@ impl Writer {
         Self { client, stream, turns: Arc::new(Semaphore::new(CONCURRENT)) }
     }
 
-    /// Stores the events in this order, with none of other requests between those of one batch.
-    pub(super) async fn store(&self, events: &[Outgoing]) -> Result<Stored, StoreError> {
+    /// Stores the events in this order, with none of other requests between those of one batch. With a
+    /// fence they are stored only if it is the newest of its subject.
+    pub(super) async fn store(&self, events: &[Outgoing], fence: Option<&Fence>) -> Result<Stored, WriteError> {
         let limit = self.client.max_payload().saturating_sub(HEADROOM);
         if events.iter().any(|outgoing| outgoing.event.json().len() > limit) {
-            return Err(StoreError::TooLarge { limit });
+            return Err(WriteError::Store(StoreError::TooLarge { limit }));
         }
         let _turn = self.turns.acquire().await.expect("the turns are never closed");
         let mut stored = Stored { last: 0, is_new: Vec::with_capacity(events.len()) };
         for batch in events.chunks(MAX_BATCH) {
-            let part = self.store_batch(batch).await?;
+            let part = self.store_batch(batch, fence).await?;
             stored.last = stored.last.max(part.last);
             stored.is_new.extend(part.is_new);
         }
         Ok(stored)
     }
 
-    async fn store_batch(&self, batch: &[Outgoing]) -> Result<Stored, StoreError> {
+    async fn store_batch(&self, batch: &[Outgoing], fence: Option<&Fence>) -> Result<Stored, WriteError> {
         let deadline = Instant::now() + STORE_TIMEOUT;
         let can_repeat = batch.iter().all(|outgoing| outgoing.id.is_some());
         loop {
-            let failure = match timeout_at(deadline, self.attempt(batch)).await {
+            let failure = match timeout_at(deadline, self.attempt(batch, fence)).await {
                 Ok(Ok(stored)) => return Ok(stored),
                 Ok(Err(failure)) => failure,
                 Err(_) => Failure::Unknown("it does not answer in time".to_owned()),
@@ -130,31 +148,34 @@ impl Writer {
                 Failure::NotStored(reason) => (reason, true),
                 Failure::Unknown(reason) => (reason, can_repeat),
                 Failure::Repeated => ("a batch has an id twice".to_owned(), true),
+                Failure::Fenced => return Err(WriteError::Fenced),
             };
             if !is_worth_it || Instant::now() + RETRY_PAUSE >= deadline {
                 log::debug!("events are not stored in NATS: {reason}");
-                return Err(StoreError::Unavailable);
+                return Err(WriteError::Store(StoreError::Unavailable));
             }
             sleep(RETRY_PAUSE).await;
         }
     }
 
-    async fn attempt(&self, batch: &[Outgoing]) -> Result<Stored, Failure> {
+    async fn attempt(&self, batch: &[Outgoing], fence: Option<&Fence>) -> Result<Stored, Failure> {
         // What is published without a connection would be sent much later.
         if self.client.connection_state() != State::Connected {
             return Err(Failure::NotStored("it is not connected".to_owned()));
         }
         if batch.len() > 1 {
-            match self.store_together(batch).await {
+            match self.store_together(batch, fence).await {
                 Err(Failure::Repeated) => {}
                 stored => return stored,
             }
         }
         let mut stored = Stored { last: 0, is_new: Vec::with_capacity(batch.len()) };
         for outgoing in batch {
-            let answer = self.request(outgoing, headers(outgoing)).await.map_err(|failure| match failure {
+            let answer = self.send(outgoing, headers(outgoing, fence)).await.map_err(|failure| match failure {
                 Failure::NotStored(reason) if !stored.is_new.is_empty() => Failure::Unknown(reason),
-                failure @ (Failure::NotStored(_) | Failure::Unknown(_) | Failure::Repeated) => failure,
+                failure @ (Failure::NotStored(_) | Failure::Unknown(_) | Failure::Repeated | Failure::Fenced) => {
+                    failure
+                }
             })?;
             stored.last = stored.last.max(answer.seq);
             stored.is_new.push(!answer.duplicate);
@@ -162,11 +183,11 @@ impl Writer {
         Ok(stored)
     }
 
-    async fn store_together(&self, batch: &[Outgoing]) -> Result<Stored, Failure> {
+    async fn store_together(&self, batch: &[Outgoing], fence: Option<&Fence>) -> Result<Stored, Failure> {
         let id = Uuid::new_v4().simple().to_string();
         let (last, others) = batch.split_last().expect("a batch has events");
         let headers = |number: usize, outgoing| {
-            let mut headers = headers(outgoing);
+            let mut headers = headers(outgoing, fence);
             headers.insert("Nats-Batch-Id", id.as_str());
             headers.insert("Nats-Batch-Sequence", (number + 1).to_string().as_str());
             headers
@@ -179,14 +200,40 @@ impl Writer {
         }
         let mut commit = headers(others.len(), last);
         commit.insert("Nats-Batch-Commit", "1");
-        let answer = self.request(last, commit).await?;
+        let answer = self.send(last, commit).await?;
         Ok(Stored { last: answer.seq, is_new: vec![true; batch.len()] })
     }
 
-    async fn request(&self, outgoing: &Outgoing, headers: HeaderMap) -> Result<Answer, Failure> {
-        let payload: Bytes = entry::payload(&outgoing.event);
-        let request = Request::new().headers(headers).payload(payload).timeout(Some(ATTEMPT_TIMEOUT));
+    /// Stores a fence, if the last message of its subject has the offset `expected`; 0 is none. Returns
+    /// its offset, or `None` if another message is the last one.
+    pub(super) async fn raise(
+        &self,
+        subject: &str,
+        payload: Bytes,
+        expected: Option<u64>,
+    ) -> Result<Option<u64>, String> {
+        if self.client.connection_state() != State::Connected {
+            return Err("it is not connected".to_owned());
+        }
+        let mut headers = HeaderMap::new();
+        if let Some(expected) = expected {
+            headers.insert(EXPECTED, expected.to_string().as_str());
+        }
+        match self.request(subject.to_owned(), headers, payload).await {
+            Ok(answer) => Ok(Some(answer.seq)),
+            Err(Failure::Fenced) => Ok(None),
+            Err(Failure::NotStored(reason) | Failure::Unknown(reason)) => Err(reason),
+            Err(Failure::Repeated) => Err("it has an id twice".to_owned()),
+        }
+    }
+
+    async fn send(&self, outgoing: &Outgoing, headers: HeaderMap) -> Result<Answer, Failure> {
         let subject = entry::subject(&self.stream, &outgoing.event);
+        self.request(subject, headers, entry::payload(&outgoing.event)).await
+    }
+
+    async fn request(&self, subject: String, headers: HeaderMap, payload: Bytes) -> Result<Answer, Failure> {
+        let request = Request::new().headers(headers).payload(payload).timeout(Some(ATTEMPT_TIMEOUT));
         let reply = self.client.send_request(subject, request).await.map_err(|error| match error.kind() {
             RequestErrorKind::NoResponders
             | RequestErrorKind::InvalidSubject
@@ -200,13 +247,18 @@ impl Writer {
             Some(refusal) if refusal.err_code == ErrorCode::ATOMIC_PUBLISH_CONTAINS_DUPLICATE_MESSAGE.0 => {
                 Err(Failure::Repeated)
             }
+            Some(refusal) if refusal.err_code == ErrorCode::STREAM_WRONG_LAST_SEQUENCE.0 => Err(Failure::Fenced),
             Some(refusal) => Err(Failure::NotStored(refusal.description)),
         }
     }
 }
 
-fn headers(outgoing: &Outgoing) -> HeaderMap {
+fn headers(outgoing: &Outgoing, fence: Option<&Fence>) -> HeaderMap {
     let mut headers = HeaderMap::new();
+    if let Some(fence) = fence {
+        headers.insert(EXPECTED, fence.offset.to_string().as_str());
+        headers.insert(FENCE, fence.subject.as_str());
+    }
     if let Some(id) = &outgoing.id {
         headers.insert(MSG_ID, entry::encode_id(id).as_str());
     }

@@ -262,9 +262,15 @@ impl Tail {
     }
 
     fn accept(&self, message: &Message, place: Place) -> Option<Accepted> {
+        if entry::is_fence(message) {
+            return None;
+        }
         match entry::decode(message) {
             Ok(event) => {
                 self.apply.count(&event);
+                if entry::is_fenced(message) {
+                    self.apply.is_of_outside(&event);
+                }
                 let id = entry::decode_id(message.headers.as_ref());
                 Some(Accepted { id, event: Arc::new(event), place: Some(place) })
             }

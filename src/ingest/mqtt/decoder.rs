@@ -8,7 +8,10 @@ use std::{
 use super::super::recent_map::RecentMap;
 use crate::{
     client::mqtt::{Message, RECEIVE_MAXIMUM},
-    farm::{Entity, FarmEvent, mqtt::TopicKind},
+    farm::{
+        Entity, FarmEvent,
+        mqtt::{self, TopicKind},
+    },
     stats::{MqttStats, SourceStats},
 };
 
@@ -16,26 +19,77 @@ use crate::{
 /// without a previous status counts as the first.
 const REMEMBERED: usize = 50_000;
 
-/// The number of messages, and of topics, whose repetition is recognised. A broker repeats messages
-/// that were not acknowledged, at most `RECEIVE_MAXIMUM` of each topic.
-const RECENT: usize = RECEIVE_MAXIMUM as usize;
-const RECENT_TOPICS: usize = 1000;
+/// The number of messages whose repetition is recognised: Mosquitto repeated up to twice as many as it
+/// may send unacknowledged.
+const RECENT: usize = 2 * RECEIVE_MAXIMUM as usize;
 
-/// Decodes messages, and remembers what is needed to recognise repetitions and new entities.
+/// Decodes messages.
 #[derive(Debug)]
 pub(super) struct Decoder {
-    prefix: String,
-    seen: RecentMap<Entity, ()>,
-    /// Hashes of the last messages, by topic.
-    recent: RecentMap<u64, VecDeque<u64>>,
-    hasher: RandomState,
+    published: Published,
+    /// What the broker may repeat on this connection: the end of what was published before it.
+    repeatable: VecDeque<u64>,
     complained: [bool; TopicKind::ALL.len()],
 }
 
+/// What is needed to recognise repetitions and new entities.
+#[derive(Debug, Clone)]
+pub(in crate::ingest) struct Published {
+    prefix: String,
+    seen: RecentMap<Entity, ()>,
+    /// Hashes of the last messages, in order.
+    recent: VecDeque<u64>,
+    hasher: RandomState,
+}
+
+impl Published {
+    pub(in crate::ingest) fn new(prefix: &str) -> Self {
+        let (seen, recent) = (RecentMap::new(REMEMBERED), VecDeque::new());
+        Self { prefix: prefix.to_owned(), seen, recent, hasher: RandomState::new() }
+    }
+
+    /// Records an event that was published, as if its message had been decoded here.
+    pub(in crate::ingest) fn note(&mut self, event: &FarmEvent) {
+        // An image has a second topic, which is not read.
+        if let Some(topic) = mqtt::topics(&self.prefix, event).first() {
+            self.remember(self.hash(topic, event.json().as_bytes()));
+        }
+        #[expect(clippy::wildcard_enum_match_arm, reason = "only jobs and workers can be new")]
+        match event {
+            FarmEvent::NewJob(job) | FarmEvent::JobUpdate(job) => drop(self.is_first(Entity::Job(job.fields.id))),
+            FarmEvent::NewWorker(worker) | FarmEvent::WorkerUpdate(worker) => {
+                self.is_first(Entity::Worker(worker.fields.id));
+            }
+            _ => {}
+        }
+    }
+
+    fn hash(&self, topic: &str, payload: &[u8]) -> u64 {
+        self.hasher.hash_one((topic, payload))
+    }
+
+    fn remember(&mut self, hash: u64) {
+        if self.recent.len() >= RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(hash);
+    }
+
+    fn is_first(&mut self, entity: Entity) -> bool {
+        let is_first = self.seen.get(&entity).is_none();
+        self.seen.set(entity, ());
+        is_first
+    }
+}
+
 impl Decoder {
-    pub(super) fn new(prefix: String) -> Self {
-        let (seen, recent) = (RecentMap::new(REMEMBERED), RecentMap::new(RECENT_TOPICS));
-        Self { prefix, seen, recent, hasher: RandomState::new(), complained: Default::default() }
+    pub(super) fn new(published: Published) -> Self {
+        Self { published, repeatable: VecDeque::new(), complained: Default::default() }
+    }
+
+    /// Begins a connection, on which the broker repeats what was not acknowledged.
+    pub(super) fn begin(&mut self) {
+        self.repeatable.clone_from(&self.published.recent);
     }
 
     /// Returns the event of a message. `None` for a repetition, for the second copy of an image, for
@@ -45,7 +99,7 @@ impl Decoder {
             source.dropped.add(1);
             return None;
         }
-        let topic = TopicKind::of(&self.prefix, &message.topic);
+        let topic = TopicKind::of(&self.published.prefix, &message.topic);
         if matches!(topic, TopicKind::LastRenderedOfJob | TopicKind::State) {
             return None;
         }
@@ -66,21 +120,21 @@ impl Decoder {
         None
     }
 
-    /// Returns whether the broker sent this message before. Equal messages that it does not mark as
-    /// repetitions are not: a farm may be idle twice.
+    /// Returns whether the broker sent this message before. It repeats the last messages, in their order,
+    /// before it sends new ones, and Mosquitto marks those that waited for the connection too. So a message
+    /// is a repetition only if it is marked, and follows the previous repetition in what was published. Of
+    /// equal ones it is the last: a farm may be idle twice, and must not stay so.
     fn is_repetition(&mut self, message: &Message) -> bool {
-        let topic = self.hasher.hash_one(&message.topic);
-        let hash = self.hasher.hash_one(&message.payload);
-        let mut recent = self.recent.get(&topic).cloned().unwrap_or_default();
-        if message.is_repeated && recent.contains(&hash) {
-            return true;
+        let hash = self.published.hash(&message.topic, &message.payload);
+        let at = self.repeatable.iter().rposition(|repeatable| *repeatable == hash).filter(|_| message.is_repeated);
+        match at {
+            Some(at) => drop(self.repeatable.drain(..=at)),
+            None => {
+                self.repeatable.clear();
+                self.published.remember(hash);
+            }
         }
-        if recent.len() >= RECENT {
-            recent.pop_front();
-        }
-        recent.push_back(hash);
-        self.recent.set(topic, recent);
-        false
+        at.is_some()
     }
 
     /// New and updated entities share a topic: an entity is new if it has no previous status and was
@@ -89,23 +143,17 @@ impl Decoder {
         #[expect(clippy::wildcard_enum_match_arm, reason = "only jobs and workers can be new")]
         match event {
             FarmEvent::JobUpdate(job) => {
-                let is_first = self.is_first(Entity::Job(job.fields.id));
+                let is_first = self.published.is_first(Entity::Job(job.fields.id));
                 let is_new = is_first && job.fields.previous_status.is_none() && !job.fields.was_deleted;
                 if is_new { FarmEvent::NewJob(job) } else { FarmEvent::JobUpdate(job) }
             }
             FarmEvent::WorkerUpdate(worker) => {
-                let is_first = self.is_first(Entity::Worker(worker.fields.id));
+                let is_first = self.published.is_first(Entity::Worker(worker.fields.id));
                 let is_new = is_first && worker.fields.previous_status.is_none() && worker.fields.deleted_at.is_none();
                 if is_new { FarmEvent::NewWorker(worker) } else { FarmEvent::WorkerUpdate(worker) }
             }
             other => other,
         }
-    }
-
-    fn is_first(&mut self, entity: Entity) -> bool {
-        let is_first = self.seen.get(&entity).is_none();
-        self.seen.set(entity, ());
-        is_first
     }
 }
 
@@ -124,7 +172,7 @@ mod tests {
 
     /// Decodes messages of a topic, each with whether it is repeated. Returns the kinds of their events.
     fn decoded(topic: &str, messages: &[(&str, bool)]) -> (Vec<Option<EventKind>>, u64, u64) {
-        let mut decoder = Decoder::new("flamenco".to_owned());
+        let mut decoder = Decoder::new(Published::new("flamenco"));
         let (source, stats) = (SourceStats::default(), MqttStats::default());
         let kinds = messages.iter().map(|(payload, is_repeated)| {
             let message = Message::new(topic, payload.as_bytes(), *is_repeated);
@@ -146,17 +194,44 @@ mod tests {
     }
 
     #[test]
-    fn only_marked_repetitions_are_dropped() {
-        let (idle, active) = (r#"{"status":"idle"}"#, r#"{"status":"active"}"#);
-        let status = Some(EventKind::FarmStatus);
-        let messages = [(idle, false), (idle, false), (active, true), (idle, true), (active, true), (idle, false)];
-        let expected = [status, status, status, None, None, status];
-        assert_eq!(decoded("flamenco/status", &messages), (expected.to_vec(), 2, 0));
-        let many: Vec<String> = (0..RECENT).map(|number| format!(r#"{{"status":"s{number}"}}"#)).collect();
-        let mut messages = vec![(idle, false)];
-        messages.extend(many.iter().map(|json| (json.as_str(), false)));
-        messages.push((idle, true));
-        assert!(decoded("flamenco/status", &messages).0.iter().all(Option::is_some), "it is not one of the last 20");
+    fn only_the_marked_end_of_what_was_published_is_a_repetition() {
+        let (source, stats) = (SourceStats::default(), MqttStats::default());
+        let mut decoder = Decoder::new(Published::new("flamenco"));
+        let is_decoded = |decoder: &mut Decoder, status: &str, is_repeated| {
+            let payload = format!(r#"{{"status":"{status}"}}"#);
+            let message = Message::new("flamenco/status", payload.as_bytes(), is_repeated);
+            decoder.decode(&message, &source, &stats).is_some()
+        };
+        for status in ["idle", "active", "idle", "asleep", "idle"] {
+            assert!(is_decoded(&mut decoder, status, false), "equal states in a row are new");
+        }
+        // The last two come again, and then new ones that Mosquitto marks too.
+        decoder.begin();
+        let messages = [("asleep", false), ("idle", false), ("active", true), ("idle", true), ("asleep", true)];
+        for (status, is_new) in messages {
+            assert_eq!(is_decoded(&mut decoder, status, true), is_new, "{status}");
+        }
+        // Another server knows the same from the stream.
+        let mut published = Published::new("flamenco");
+        for status in ["idle", "active"] {
+            published.note(&FarmEvent::parse(EventKind::FarmStatus, &format!(r#"{{"status":"{status}"}}"#)).unwrap());
+        }
+        let mut other = Decoder::new(published);
+        other.begin();
+        for (status, is_repeated, is_new) in [("active", true, false), ("idle", true, true), ("active", false, true)] {
+            assert_eq!(is_decoded(&mut other, status, is_repeated), is_new, "{status}");
+        }
+        assert_eq!(source.dropped.get(), 3);
+        // No more is remembered than a broker repeats.
+        decoder.begin();
+        for number in 0..=RECENT {
+            assert!(is_decoded(&mut decoder, &number.to_string(), false));
+        }
+        assert_eq!(decoder.published.recent.len(), RECENT);
+        decoder.begin();
+        for number in 1..=RECENT {
+            assert!(!is_decoded(&mut decoder, &number.to_string(), true), "{number}");
+        }
     }
 
     #[test]

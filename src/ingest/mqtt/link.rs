@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{
     super::{allowance::Allowance, patience::Patience},
     MqttContext, advice,
-    decoder::Decoder,
+    decoder::{Decoder, Published},
 };
 use crate::{
     client::mqtt::{Connection, Incoming, Message, MqttError, RECEIVE_MAXIMUM, Sender},
@@ -49,7 +49,8 @@ impl Link {
         stopped: watch::Receiver<bool>,
         connected: Option<oneshot::Sender<()>>,
     ) -> Self {
-        let decoder = Decoder::new(shared.prefix.clone());
+        let published = shared.published.as_ref().map(|published| published.of_mqtt());
+        let decoder = Decoder::new(published.unwrap_or_else(|| Published::new(&shared.prefix)));
         let log = Allowance::new(LOGGED_CONNECTIONS, LOGGED_CONNECTIONS_EVERY, clock::now());
         Self { shared, decoder, stopped, connected, log, rng: Rng::new() }
     }
@@ -77,6 +78,7 @@ impl Link {
                         let (broker, prefix) = (&self.shared.broker, &self.shared.prefix);
                         log::info!("taking events from the MQTT broker at {broker}, topics {prefix}/#");
                     }
+                    self.decoder.begin();
                     let is_resumed = connection.is_resumed;
                     if !is_resumed && std::mem::replace(&mut had_session, true) {
                         self.shared.sink.begin_session().await;

@@ -20,6 +20,7 @@ use clap::Args;
 use futures_util::future::LocalBoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub(super) use self::decoder::Published;
 use self::{link::Link, sink::Sink};
 pub use self::{
     mirror::{Mirror, RunningMirror, start_mirror},
@@ -140,6 +141,8 @@ struct MqttContext {
     prefix: String,
     intake: Arc<Intake>,
     sink: Sink,
+    /// What was published, if the source may have run on another server.
+    published: Option<Arc<super::Published>>,
 }
 
 impl EventSource for Mqtt {
@@ -156,6 +159,7 @@ impl EventSource for Mqtt {
                 prefix: self.options.mqtt_prefix.clone(),
                 intake: context.intake.clone(),
                 sink: Sink::new(context.intake.clone(), self.relay.clone()),
+                published: context.published.clone(),
             };
             let (stop, stopped) = watch::channel(false);
             let (alive, ended) = mpsc::channel(1);
@@ -163,12 +167,13 @@ impl EventSource for Mqtt {
             let mut connected = Some(connected);
             shared.intake.stats().source(Source::Mqtt).enter(SourceState::Away);
             context.hub.supervisor.keep("mqtt", move |is_restart| {
-                let (link, alive) = (Link::new(shared.clone(), stopped.clone(), connected.take()), alive.clone());
+                let (shared, stopped, alive) = (shared.clone(), stopped.clone(), alive.clone());
+                let connected = connected.take();
                 async move {
                     if is_restart {
                         actix_rt::time::sleep(RESTART_PAUSE).await;
                     }
-                    link.run().await;
+                    run(shared, stopped, connected).await;
                     drop(alive);
                 }
             });
@@ -185,6 +190,29 @@ impl EventSource for Mqtt {
                 let _ = ended.recv().await;
             }
         })
+    }
+}
+
+/// Runs the link while it is this server's turn, until the server shuts down.
+async fn run(shared: MqttContext, stopped: watch::Receiver<bool>, mut connected: Option<oneshot::Sender<()>>) {
+    let stats = shared.intake.stats().source(Source::Mqtt);
+    let mut leadership = shared.intake.leadership(Source::Mqtt);
+    let mut is_stopped = stopped.clone();
+    loop {
+        let stand_by = || {
+            stats.enter(SourceState::Standby);
+            // The waiting task may have ended.
+            connected.take().map(|connected| connected.send(()));
+        };
+        let mut turn = tokio::select! {
+            turn = leadership.begin(stand_by) => turn,
+            _ = is_stopped.wait_for(|is_stopped| *is_stopped) => return,
+        };
+        stats.enter(SourceState::Away);
+        tokio::select! {
+            () = Link::new(shared.clone(), stopped.clone(), connected.take()).run() => return,
+            () = turn.ended() => {}
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
 const REMEMBERED: usize = 50_000;
 
 /// What events, lists and look-ups have shown.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Known {
     jobs: RecentMap<JobId, ()>,
     tasks: RecentMap<TaskId, ()>,

@@ -29,7 +29,7 @@ use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
 use super::{
-    LOGGED_EVERY, RelayContext, and_more,
+    LOGGED_EVERY, Published, RelayContext, and_more,
     api::ApiError,
     comparison::{Asking, Comparison},
     reading::Reader,
@@ -99,9 +99,11 @@ enum Happening {
 impl Relay {
     pub(super) fn new(shared: Rc<RelayContext>, connected: Option<oneshot::Sender<()>>) -> Self {
         let now = clock::now();
+        let Published { sent, known } =
+            shared.published.as_ref().map(|published| published.of_relay()).unwrap_or_default();
         Self {
-            sent: Sent::default(),
-            rooms: Rooms::new(shared.clone()),
+            sent,
+            rooms: Rooms::new(shared.clone(), known),
             witness: Witness::default(),
             reader: Reader::default(),
             connections_log: Allowance::new(LOGGED_CONNECTIONS, LOGGED_EVERY, now),

@@ -29,7 +29,7 @@ use futures_util::future::LocalBoxFuture;
 use tokio::sync::oneshot;
 
 pub use self::api::{Api, ApiError};
-use self::link::Relay;
+use self::{known::Known, link::Relay, sent::Sent};
 use super::{
     EventSource, Intake, SourceContext,
     mqtt::{Fed, Feed},
@@ -89,6 +89,24 @@ struct RelayContext {
     interest: Arc<Interest>,
     /// Where the Manager's events come from, if not from the link.
     mqtt: Option<Feed>,
+    /// What was published, if the relay may have run on another server.
+    published: Option<Arc<super::Published>>,
+}
+
+/// What a relay knows of what was published.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Published {
+    sent: Sent,
+    known: Known,
+}
+
+impl Published {
+    pub(super) fn note(&mut self, event: &FarmEvent) {
+        self.sent.admit(event);
+        for room in event.shown_rooms() {
+            self.known.add(room);
+        }
+    }
 }
 
 /// The relay of a Manager as a source.
@@ -120,8 +138,8 @@ impl EventSource for ManagerRelay {
         let Some(interest) = hub.interest.clone() else { return Box::pin(ready(Ok(()))) };
         let api = Api::new(manager.clone());
         let intake = context.intake.clone();
-        let (task_logs, mqtt) = (self.task_logs, self.mqtt.take());
-        let shared = Rc::new(RelayContext { manager, task_logs, api, hub, intake, interest, mqtt });
+        let (task_logs, mqtt, published) = (self.task_logs, self.mqtt.take(), context.published.clone());
+        let shared = Rc::new(RelayContext { manager, task_logs, api, hub, intake, interest, mqtt, published });
         shared.stats().enter(SourceState::Away);
         supervise(shared, connected);
         Box::pin(async {
@@ -131,8 +149,9 @@ impl EventSource for ManagerRelay {
     }
 }
 
-/// Restarts the relay after a panic. It then knows nothing of what was published, and publishes all
-/// that there is. The pauses keep it within the restart budget: without it the server is still of use.
+/// Runs the relay while it is this server's turn, and restarts it after a panic. Alone it then knows
+/// nothing of what was published, and publishes all that there is. The pauses keep it within the restart
+/// budget: without it the server is still of use.
 fn supervise(shared: Rc<RelayContext>, connected: oneshot::Sender<()>) {
     let mut connected = Some(connected);
     let supervisor = shared.hub.supervisor.clone();
@@ -143,9 +162,26 @@ fn supervise(shared: Rc<RelayContext>, connected: oneshot::Sender<()>) {
                 shared.stats().enter(SourceState::Away);
                 actix_rt::time::sleep(RESTART_PAUSE).await;
             }
-            match Relay::new(shared, connected).run().await {}
+            run(shared, connected).await;
         }
     });
+}
+
+async fn run(shared: Rc<RelayContext>, mut connected: Option<oneshot::Sender<()>>) {
+    let mut leadership = shared.intake.leadership(Source::Relay);
+    loop {
+        let stand_by = || {
+            shared.stats().enter(SourceState::Standby);
+            // The waiting task may have ended.
+            connected.take().map(|connected| connected.send(()));
+        };
+        let mut turn = leadership.begin(stand_by).await;
+        shared.stats().enter(SourceState::Away);
+        tokio::select! {
+            never = Relay::new(shared.clone(), connected.take()).run() => match never {},
+            () = turn.ended() => shared.relay_stats().set_next_attempt(None),
+        }
+    }
 }
 
 impl RelayContext {

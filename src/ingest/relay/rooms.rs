@@ -72,14 +72,14 @@ pub(super) enum RoomNews {
 }
 
 impl Rooms {
-    pub(super) fn new(shared: Rc<RelayContext>) -> Self {
+    pub(super) fn new(shared: Rc<RelayContext>, known: Known) -> Self {
         let now = clock::now();
         let mut subscriptions = Subscriptions::default();
         // The rooms that every farm has are always relayed.
         let always = Room::FIXED.into_iter().filter(|room| room.subscription().is_some());
         always.for_each(|room| subscriptions.want(room));
         let mut rooms = Self {
-            known: Known::default(),
+            known,
             wanted: Wanted::new(now),
             subscriptions,
             followers: Followers::new(shared.clone()),

@@ -10,7 +10,7 @@ use crate::{farm::JobId, ingest::recent_map::RecentMap};
 pub(super) const TWICE_WITHIN: Duration = Duration::from_secs(1);
 
 /// The images whose second copy is expected.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct ImageCopies {
     /// By job: until when the second copy may come, or `None` if it has come.
     second_due: RecentMap<JobId, Option<Instant>>,

@@ -44,7 +44,7 @@ use crate::{
 const REMEMBERED: usize = 50_000;
 
 /// The last published state.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Sent {
     jobs: Record<JobId, JobUpdate>,
     workers: Record<WorkerId, WorkerUpdate>,

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The last published update of each entity of one kind.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Record<K, T> {
     published: HashMap<K, Published<T>>,
     deleted: RecentMap<K, ()>,
@@ -23,7 +23,7 @@ pub(super) struct Record<K, T> {
     comparison: u32,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Published<T> {
     fields: T,
     /// The comparison since whose start the update counts.
