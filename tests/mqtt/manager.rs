@@ -36,13 +36,18 @@ impl Page {
     /// Follows the tasks of a job.
     async fn show(&mut self, server: &Server, job: String) {
         self.browser.subscribe("job", Some(&job)).await;
-        self.take();
+        self.take(server).await;
         self.shown.extend(tasks(server, &job).await.iter().map(|task| (text(&task["id"]).to_owned(), state(task))));
         self.jobs.push(job);
     }
 
-    fn take(&mut self) {
+    async fn take(&mut self, server: &Server) {
+        let mut changed = Vec::new();
         for (name, update) in self.browser.take_all() {
+            // Like Flamenco's page, this one then asks for the tasks again.
+            if update["refresh_tasks"] == true {
+                changed.push(text(&update["id"]).to_owned());
+            }
             let entity = match name.as_str() {
                 "/status" => {
                     self.statuses.push(update["status"].clone());
@@ -59,6 +64,10 @@ impl Page {
                 self.shown.insert(id, state(entity));
             }
         }
+        for job in changed {
+            let tasks = tasks(server, &job).await;
+            self.shown.extend(tasks.iter().map(|task| (text(&task["id"]).to_owned(), state(task))));
+        }
     }
 
     /// Waits until the page shows what the Manager's lists say.
@@ -67,7 +76,7 @@ impl Page {
         loop {
             // Whatever was sent before this answer has arrived.
             self.browser.subscribe("allWorkers", None).await;
-            self.take();
+            self.take(server).await;
             let listed = listed(server, &self.jobs).await;
             if self.shown == listed {
                 return;
