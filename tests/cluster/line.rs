@@ -20,11 +20,14 @@ use tokio::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
     Open,
+    /// Holds bytes back, and what is to connect.
     Cut,
     Late(Duration),
+    /// Ends all connections.
+    Broken,
 }
 
-/// A line to a server. Dropping it closes its listener, and not the connections.
+/// A line to a server. Dropping it ends its connections.
 pub(super) struct Line {
     pub(super) address: SocketAddr,
     way: watch::Sender<Way>,
@@ -40,7 +43,7 @@ impl Line {
             while let Ok((near, _)) = listener.accept().await {
                 let mut way = is_way.clone();
                 actix_rt::spawn(async move {
-                    if way.wait_for(|way| *way != Way::Cut).await.is_ok()
+                    if way.wait_for(|way| !matches!(way, Way::Cut | Way::Broken)).await.is_ok()
                         && let Ok(far) = TcpStream::connect(server).await
                     {
                         let (near, far) = (near.into_split(), far.into_split());
@@ -76,21 +79,22 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut way: watch::
             }
         }
     };
+    let mut is_broken = way.clone();
     let writing = async move {
         while let Some((at, piece)) = pieces.recv().await {
             loop {
                 let now = *way.borrow_and_update();
                 let changed = match now {
                     Way::Open => break,
+                    Way::Broken => return,
                     Way::Cut => way.changed().await,
                     Way::Late(by) => tokio::select! {
                         () = sleep_until(at + by) => break,
                         changed = way.changed() => changed,
                     },
                 };
-                // A line that nobody turns any more stays as it is.
                 if changed.is_err() {
-                    std::future::pending::<()>().await;
+                    return;
                 }
             }
             if piece.is_empty() || to.write_all(&piece).await.is_err() {
@@ -98,5 +102,8 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut way: watch::
             }
         }
     };
-    futures_util::future::join(reading, writing).await;
+    tokio::select! {
+        _ = futures_util::future::join(reading, writing) => {}
+        _ = is_broken.wait_for(|way| *way == Way::Broken) => {}
+    }
 }

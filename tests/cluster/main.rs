@@ -15,6 +15,7 @@ mod broker;
 mod browser;
 mod crowd;
 mod faults;
+mod history;
 mod line;
 mod nats;
 mod nodes;

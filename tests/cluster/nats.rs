@@ -23,6 +23,14 @@ pub(super) fn url(address: SocketAddr) -> String {
     format!("nats://{address}")
 }
 
+/// The configuration of JetStream.
+const JETSTREAM: &str = "jetstream { store_dir: \"FOLDER/store\", sync_interval: always }\n";
+
+/// Writes straight to where it is not captured.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
@@ -32,13 +40,15 @@ pub(super) struct Nats {
     program: String,
     folder: PathBuf,
     port: u16,
+    /// The size of its disk in bytes, if it has one of its own.
+    disk: Option<usize>,
     child: Option<Child>,
 }
 
 impl Nats {
     /// Starts a server with JetStream. `None` without nats-server.
     pub(super) async fn start() -> Option<Self> {
-        Self::start_with("jetstream { store_dir: \"FOLDER/store\", sync_interval: always }\n").await
+        Self::start_with(JETSTREAM).await
     }
 
     /// Starts a server with these lines in its configuration, after those of the listener.
@@ -48,15 +58,39 @@ impl Nats {
         Some(nats)
     }
 
+    /// Starts a server of a version before 2.12. `None` without one.
+    pub(super) async fn start_old() -> Option<Self> {
+        let Ok(program) = std::env::var("NATS_SERVER_OLD") else {
+            say("left out: the test with an old NATS; set NATS_SERVER_OLD to one before 2.12");
+            return None;
+        };
+        let mut nats = Self::prepare("jetstream { store_dir: \"FOLDER/store\" }\n")?;
+        nats.program = program;
+        nats.restart().await;
+        Some(nats)
+    }
+
+    /// Starts a server whose disk has so many bytes. `None` where no file system can be mounted.
+    pub(super) async fn start_on_disk(bytes: usize) -> Option<Self> {
+        let can_mount =
+            Command::new("unshare").args(["--map-root-user", "--mount", "true"]).stderr(Stdio::null()).status();
+        if !can_mount.is_ok_and(|status| status.success()) {
+            say("left out: the test of a full disk, because unshare may not mount here");
+            return None;
+        }
+        // Otherwise it would keep to three quarters of the disk.
+        let mut nats = Self::prepare(&JETSTREAM.replace(" }", ", max_file_store: 1GB }"))?;
+        nats.disk = Some(bytes);
+        nats.restart().await;
+        Some(nats)
+    }
+
     /// Does everything for a start but the start itself.
     fn prepare(lines: &str) -> Option<Self> {
         static SAID: Once = Once::new();
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let Ok(program) = std::env::var("NATS_SERVER") else {
-            SAID.call_once(|| {
-                // Written straight to where it is not captured.
-                let _ = writeln!(std::io::stderr(), "left out: the tests with a real NATS; set NATS_SERVER to one");
-            });
+            SAID.call_once(|| say("left out: the tests with a real NATS; set NATS_SERVER to one"));
             return None;
         };
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -65,12 +99,22 @@ impl Nats {
         let port = free_port();
         let lines = lines.replace("FOLDER", &folder.display().to_string());
         fs::write(folder.join("nats.conf"), format!("listen: \"127.0.0.1:{port}\"\n{lines}")).unwrap();
-        Some(Self { program, folder, port, child: None })
+        Some(Self { program, folder, port, disk: None, child: None })
     }
 
     pub(super) async fn restart(&mut self) {
         let log = fs::File::options().create(true).append(true).open(self.folder.join("log")).unwrap();
-        let mut command = Command::new(&self.program);
+        let mut command = match self.disk {
+            None => Command::new(&self.program),
+            Some(bytes) => {
+                let store = self.folder.join("store");
+                fs::create_dir_all(&store).unwrap();
+                let script = format!("mount -t tmpfs -o size={bytes} tmpfs \"$1\" && shift && exec \"$@\"");
+                let mut command = Command::new("unshare");
+                command.args(["--map-root-user", "--mount", "sh", "-c", &script, "sh"]).arg(store).arg(&self.program);
+                command
+            }
+        };
         command.arg("-c").arg(self.folder.join("nats.conf")).stdin(Stdio::null());
         self.child = Some(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
         let port = self.port;

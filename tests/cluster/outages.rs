@@ -6,10 +6,11 @@ use actix_rt::time::sleep;
 use rustix::process::Signal;
 
 use super::{
+    browser::Browser,
     crowd::{Crowd, Outcome},
     line::{Line, Way},
     nats::{Nats, url},
-    nodes::node,
+    nodes::{event, node, post},
     server::{Server, until},
 };
 
@@ -109,4 +110,25 @@ async fn beyond_the_default_grace_time_clients_go_to_the_other_node() {
     };
     let Some(outcome) = with_line(&[], fail).await else { return };
     assert_eq!((outcome.connections, outcome.ends[&Some(1001)]), (30, 10), "{outcome:?}");
+}
+
+#[actix_rt::test]
+async fn nothing_is_accepted_that_a_full_disk_cannot_take() {
+    let Some(nats) = Nats::start_on_disk(3_000_000).await else { return };
+    let node = node(&nats, &PATIENT).await;
+    let mut browser = Browser::connect(&node.address()).await;
+    let mut accepted = 0;
+    loop {
+        let mut large = event(2 * accepted);
+        large["payload"]["x"] = "x".repeat(100_000).into();
+        match post(&node, &[large]).await {
+            200 => assert_eq!(browser.next("/status").await["n"], 2 * accepted),
+            503 => break,
+            status => panic!("status {status}"),
+        }
+        accepted += 1;
+        assert!(accepted < 100, "the disk is full by now");
+    }
+    assert!(accepted > 0);
+    node.logged("events are not stored in NATS: ", 1).await;
 }

@@ -13,7 +13,7 @@ use super::{
 };
 
 /// Resumes after a token. Returns the answer, and the events before it as number and token.
-async fn resume(server: &Server, token: &Value) -> (Browser, Value, Vec<(u64, Value)>) {
+pub(super) async fn resume(server: &Server, token: &Value) -> (Browser, Value, Vec<(u64, Value)>) {
     let mut browser = Browser::resuming(server.browsers).await;
     browser.send(&format!("420{}", json!(["/resume", {"token": token, "rooms": ["Jobs"]}]))).await;
     let mut events = Vec::new();

@@ -3,7 +3,10 @@
 //! A request is one atomic batch. A batch with an id that the stream knows is refused whole; then its
 //! events are stored one by one, and the stream recognises each repetition.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use actix_rt::time::sleep;
 use async_nats::{Client, HeaderMap, Request, RequestErrorKind, connection::State, jetstream::ErrorCode};
@@ -111,11 +114,13 @@ pub(super) struct Writer {
     client: Client,
     stream: String,
     turns: Arc<Semaphore>,
+    /// Why events were last not stored, until some are.
+    problem: Arc<Mutex<String>>,
 }
 
 impl Writer {
     pub(super) fn new(client: Client, stream: String) -> Self {
-        Self { client, stream, turns: Arc::new(Semaphore::new(CONCURRENT)) }
+        Self { client, stream, turns: Arc::new(Semaphore::new(CONCURRENT)), problem: Arc::default() }
     }
 
     /// Stores the events in this order, with none of other requests between those of one batch. With a
@@ -140,7 +145,10 @@ impl Writer {
         let can_repeat = batch.iter().all(|outgoing| outgoing.id.is_some());
         loop {
             let failure = match timeout_at(deadline, self.attempt(batch, fence)).await {
-                Ok(Ok(stored)) => return Ok(stored),
+                Ok(Ok(stored)) => {
+                    self.set_problem("");
+                    return Ok(stored);
+                }
                 Ok(Err(failure)) => failure,
                 Err(_) => Failure::Unknown("it does not answer in time".to_owned()),
             };
@@ -151,11 +159,23 @@ impl Writer {
                 Failure::Fenced => return Err(WriteError::Fenced),
             };
             if !is_worth_it || Instant::now() + RETRY_PAUSE >= deadline {
-                log::debug!("events are not stored in NATS: {reason}");
+                if self.set_problem(&reason) {
+                    log::warn!("events are not stored in NATS: {reason}");
+                }
                 return Err(WriteError::Store(StoreError::Unavailable));
             }
             sleep(RETRY_PAUSE).await;
         }
+    }
+
+    /// Returns whether it is another one than before.
+    fn set_problem(&self, problem: &str) -> bool {
+        let mut known = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = *known != problem;
+        if is_new {
+            problem.clone_into(&mut known);
+        }
+        is_new
     }
 
     async fn attempt(&self, batch: &[Outgoing], fence: Option<&Fence>) -> Result<Stored, Failure> {
