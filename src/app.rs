@@ -18,7 +18,7 @@ use std::{
 };
 
 use simulate_farm::Site;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 pub use self::{checks::check, listeners::ListenUrl};
 use self::{listeners::Listeners, running::Running, secrets::Secrets};
@@ -259,6 +259,7 @@ fn start_actors(
             interest,
             chats,
             cut_off: AtomicBool::new(false),
+            reached: watch::Sender::default(),
             supervisor,
             log_budget: LogBudget::new(SESSION_LINES, clock::now()),
             stop: Notify::new(),

@@ -9,7 +9,7 @@ use std::{
 };
 
 use actix::Addr;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::{
     Chat, RoomRegistry, Supervisor,
@@ -19,6 +19,7 @@ use crate::{
     clock,
     disconnect::Disconnect,
     frame::Frame,
+    history::Reached,
     interest::Interest,
     log_budget::LogBudget,
     outbox::{self, Outbox, Workers},
@@ -46,6 +47,8 @@ pub struct Hub {
     pub chats: Option<mpsc::Sender<Said>>,
     /// Whether this server gets no events, so that clients must go to another one.
     pub cut_off: AtomicBool,
+    /// How far this server has come in the history of all servers.
+    pub reached: watch::Sender<Reached>,
     pub supervisor: Supervisor,
     /// The lines about sessions that begin and end.
     pub log_budget: LogBudget,

@@ -26,9 +26,10 @@ use crate::{
     farm::{ChatMessage, Payload, Room, chat},
     faults,
     frame::Frame,
+    history::{Reached, Token},
     interest::{Shortage, Stays, Supply},
     membership::SessionRooms,
-    outbox::Outbox,
+    outbox::{Outbox, Phase},
     protocol::{AckId, SessionId, TransportName},
     session_state::{Action, SessionState, acknowledgement},
 };
@@ -44,6 +45,9 @@ const CHAT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The acknowledgement after that time.
 const NO_CHAT: &str = "chat is not available";
+
+/// The maximum time for which a client that resumes waits until this server has the event of its token.
+const BEHIND_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The actor's name in logs.
 const ACTOR: &str = "session";
@@ -114,7 +118,7 @@ impl Session {
                             self.session.forget(room);
                         }
                     }
-                    self.hub.registry.enqueue(Resume { enter: self.seat(rooms), request, ack });
+                    self.resume(Resume { enter: self.seat(rooms), request, ack });
                 }
                 Action::Exit => {
                     self.stays = None;
@@ -175,6 +179,25 @@ impl Session {
             }
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// Seats a client that resumes, once this server has the event of its token: the server that the client
+    /// comes from may have been ahead.
+    fn resume(&self, resume: Resume) {
+        let token: Option<Token> = resume.request.token.as_deref().and_then(|token| token.parse().ok());
+        let is_behind = move |reached: &Reached| token.is_some_and(|token| reached.is_before(&token));
+        if !is_behind(&self.hub.reached.borrow()) {
+            return self.hub.registry.enqueue(resume);
+        }
+        let (hub, outbox) = (self.hub.clone(), self.outbox.clone());
+        actix_rt::spawn(async move {
+            let mut reached = hub.reached.subscribe();
+            let _ = timeout(BEHIND_TIMEOUT, reached.wait_for(|reached| !is_behind(reached))).await;
+            // Otherwise the session has ended, and the registry knows.
+            if outbox.phase() == Phase::Open {
+                hub.registry.enqueue(resume);
+            }
+        });
     }
 
     /// Publishes a chat message. One that goes to all servers is acknowledged once it is stored.

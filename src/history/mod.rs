@@ -94,6 +94,20 @@ pub struct Place {
     pub micros: u64,
 }
 
+/// How far a server has come in a history that several servers share. The epoch is 0 if none do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reached {
+    pub epoch: u64,
+    pub offset: Offset,
+}
+
+impl Reached {
+    /// Returns whether the event of this token is yet to come.
+    pub fn is_before(self, token: &Token) -> bool {
+        self.epoch != 0 && token.epoch == self.epoch && token.offset > self.offset
+    }
+}
+
 #[derive(Debug)]
 struct Entry {
     place: Place,

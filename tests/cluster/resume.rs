@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::{
     crowd::Crowd,
-    nats::Nats,
+    line::{Line, Way},
+    nats::{Nats, url},
     nodes::{event, node, post},
     server::Server,
     wire::{Browser, Incoming},
@@ -70,6 +71,37 @@ async fn a_client_goes_on_at_another_node_where_it_ended() {
         assert_eq!(answer["token"], all[4].1);
     }
     assert_eq!(over_connections, all[..2]);
+}
+
+#[actix_rt::test]
+async fn a_client_waits_for_a_node_that_is_behind() {
+    let Some(nats) = Nats::start().await else { return };
+    let line = Line::to(nats.address()).await;
+    let behind = Server::start(&["--nats", &url(line.address), "--backplane-grace", "60s"]).await;
+    let ahead = node(&nats, &[]).await;
+    let (mut browser, _, _) = resume(&ahead, &Value::Null).await;
+    line.turn(Way::Broken);
+    assert_eq!(post(&ahead, &[event(1), event(2), event(3)]).await, 200);
+    let (_, _) = (next(&mut browser).await, next(&mut browser).await);
+    let (_, token) = next(&mut browser).await;
+    browser.reset();
+    let mut browser = Browser::resuming(behind.browsers).await;
+    browser.send(&format!("420{}", json!(["/resume", {"token": token, "rooms": ["Jobs"]}]))).await;
+    assert_eq!(post(&ahead, &[event(4)]).await, 200);
+    // The server has the request before it answers the ping.
+    browser.send("2").await;
+    assert_eq!(browser.next().await, Incoming::Text("3"));
+    line.turn(Way::Open);
+    let (mut answer, mut events) = (Value::Null, Vec::new());
+    // The event may come before the answer, or after it.
+    while events.is_empty() || answer.is_null() {
+        let Incoming::Text(text) = browser.next().await else { panic!("the connection ended") };
+        match text.strip_prefix("430") {
+            Some(json) => answer = serde_json::from_str(json).unwrap(),
+            None => events.push(number_and_token(text).0),
+        }
+    }
+    assert_eq!((&answer[0]["recovered"], events), (&json!(true), vec![4]));
 }
 
 #[actix_rt::test]

@@ -20,7 +20,10 @@ use super::{
     lease::Lease,
     publish::{Fence, Writer},
 };
-use crate::stats::{Source, Stats};
+use crate::{
+    history::Reached,
+    stats::{Source, Stats},
+};
 
 /// The pause between two attempts to take the lock, or to raise the fence.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -36,7 +39,7 @@ pub(super) struct Leader {
     source: Source,
     /// The sources that run while the lock is held.
     sources: Vec<Source>,
-    applied: watch::Receiver<u64>,
+    reached: watch::Receiver<Reached>,
     office: watch::Sender<Office>,
     /// The last fence because of which an event was refused.
     challenged: watch::Sender<u64>,
@@ -63,7 +66,7 @@ impl Leader {
         writer: Writer,
         (node, id): (String, String),
         sources: Vec<Source>,
-        applied: watch::Receiver<u64>,
+        reached: watch::Receiver<Reached>,
         stats: &'static Stats,
     ) -> Option<Self> {
         Some(Self {
@@ -73,7 +76,7 @@ impl Leader {
             node,
             id,
             sources,
-            applied,
+            reached,
             office: watch::Sender::new(Office::Undecided),
             challenged: watch::Sender::new(0),
             resigned: watch::Sender::new(false),
@@ -162,8 +165,8 @@ impl Leader {
         let value = || self.value();
         let Some(fence) = lease.hold_until(value, self.raise_fence(None)).await else { return End::LockLost };
         let Some(mut fence) = fence else { return End::FenceLost };
-        let mut applied = self.applied.clone();
-        let is_applied = applied.wait_for(|applied| *applied >= fence);
+        let mut reached = self.reached.clone();
+        let is_applied = reached.wait_for(|reached| reached.offset >= fence);
         if lease.hold_until(value, is_applied).await.is_none() {
             return End::LockLost;
         }

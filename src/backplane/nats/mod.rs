@@ -34,6 +34,7 @@ use super::{Apply, Leadership};
 use crate::{
     actors::{Hub, messages::Said},
     farm::{EventId, FarmEvent, IncomingEvent},
+    history::Reached,
     stats::{Refused, Source},
 };
 
@@ -47,7 +48,7 @@ const MAX_CHATS: usize = 100;
 pub(super) struct Nats {
     writer: Writer,
     apply: Arc<Apply>,
-    applied: watch::Receiver<u64>,
+    reached: watch::Receiver<Reached>,
     grace: Duration,
     leader: Option<Arc<Leader>>,
 }
@@ -65,12 +66,12 @@ impl Nats {
     ) -> Self {
         let (apply, connection) = (Arc::new(apply), Arc::new(connection));
         let writer = Writer::new(connection.client.clone(), connection.config.name.clone());
-        let (applied, is_applied) = watch::channel(0);
+        let reached = hub.reached.subscribe();
         let (caught_up, mut is_caught_up) = watch::channel(false);
-        let position = Position::new(applied);
+        let position = Position::new(hub.reached.clone());
         let (hub_of_tail, apply_of_tail) = (hub.clone(), apply.clone());
         let identity = (random_id().as_str().to_owned(), random_id().as_str().to_owned());
-        let leader = Leader::new(connection.clone(), writer.clone(), identity, once, is_applied.clone(), hub.stats);
+        let leader = Leader::new(connection.clone(), writer.clone(), identity, once, reached.clone(), hub.stats);
         let leader = leader.map(Arc::new);
         let tail = Rc::new(Tail { connection, apply: apply_of_tail, hub: hub_of_tail, position, caught_up });
         let reading = tail.clone();
@@ -93,7 +94,7 @@ impl Nats {
                 async move { leader.run().await }
             });
         }
-        Self { writer, apply, applied: is_applied, grace, leader }
+        Self { writer, apply, reached, grace, leader }
     }
 
     /// Stores the events, and waits until this node has published them.
@@ -166,7 +167,7 @@ impl Nats {
             }
         }
         // After the grace time this node closes its clients, so none of them misses the events.
-        let _ = timeout(self.grace, self.applied.clone().wait_for(|applied| *applied >= stored.last)).await;
+        let _ = timeout(self.grace, self.reached.clone().wait_for(|reached| reached.offset >= stored.last)).await;
         Ok(())
     }
 }

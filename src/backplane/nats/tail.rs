@@ -41,7 +41,7 @@ use crate::{
     },
     clock,
     disconnect::Disconnect,
-    history::Place,
+    history::{Place, Reached},
     stats::SourceState,
 };
 
@@ -61,12 +61,12 @@ pub(super) struct Position {
     last: Cell<u64>,
     /// When this node last had everything that was in the stream.
     heard: Cell<Instant>,
-    applied: watch::Sender<u64>,
+    reached: watch::Sender<Reached>,
 }
 
 impl Position {
-    pub(super) fn new(applied: watch::Sender<u64>) -> Self {
-        Self { epoch: Cell::new(None), last: Cell::new(0), heard: Cell::new(clock::now()), applied }
+    pub(super) fn new(reached: watch::Sender<Reached>) -> Self {
+        Self { epoch: Cell::new(None), last: Cell::new(0), heard: Cell::new(clock::now()), reached }
     }
 
     fn hear(&self) {
@@ -75,7 +75,7 @@ impl Position {
 
     fn advance(&self, last: u64) {
         self.last.set(last);
-        self.applied.send_replace(last);
+        self.reached.send_replace(Reached { epoch: self.epoch.get().unwrap_or_default(), offset: last });
     }
 }
 

@@ -428,6 +428,7 @@ mod tests {
             interest: None,
             chats: None,
             cut_off: std::sync::atomic::AtomicBool::new(false),
+            reached: tokio::sync::watch::Sender::default(),
             supervisor,
             log_budget: LogBudget::new(0, clock::now()),
             stop: Notify::new(),
