@@ -1,16 +1,15 @@
 //! The server's metrics. Every thread writes them; `GET /api/stats` and `GET /metrics` read them.
 
+mod counters;
+
 use std::{
     collections::BTreeSet,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::{Mutex, PoisonError},
     time::Instant,
 };
 
-use prometheus_client::metrics::histogram::Histogram;
-
+use self::counters::Latest;
+pub use self::counters::{Counter, Gauge, LATENCY_BUCKETS, Latencies, Presence};
 use crate::{
     disconnect::Disconnect,
     farm::{EventKind, mqtt::TopicKind},
@@ -19,63 +18,6 @@ use crate::{
 /// The maximum number of unknown status words that are logged, and the maximum length of each.
 const MAX_STATUS_WORDS: usize = 100;
 const MAX_STATUS_WORD: usize = 40;
-
-/// Bucket bounds in seconds that separate a healthy flush, a flush under load, and a noticeable
-/// delay.
-pub const LATENCY_BUCKETS: [f64; 14] =
-    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-
-/// A number that only grows.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    pub fn add(&self, count: u64) {
-        self.0.fetch_add(count, Ordering::Relaxed);
-    }
-
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// The current number of something.
-#[derive(Debug, Default)]
-pub struct Gauge(AtomicUsize);
-
-impl Gauge {
-    /// For a number that only one task writes.
-    pub fn set(&self, value: usize) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-
-    pub fn get(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// Adds one, for as long as the guard lives.
-    pub fn add(&'static self) -> Presence {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Presence(self)
-    }
-
-    /// Adds one, or returns `None` if there are `limit` already.
-    pub fn enter(&'static self, limit: usize) -> Option<Presence> {
-        let entered =
-            self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| (count < limit).then_some(count + 1));
-        entered.ok().map(|_| Presence(self))
-    }
-}
-
-/// One unit of a [`Gauge`].
-#[derive(Debug)]
-pub struct Presence(&'static Gauge);
-
-impl Drop for Presence {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 farm::labels! {
     /// The sources of events.
@@ -168,57 +110,33 @@ farm::labels! {
     }
 }
 
-/// A histogram of latencies, and its buckets one by one.
-#[derive(Debug)]
-pub struct Latencies {
-    pub histogram: Histogram,
-    /// One for each of [`LATENCY_BUCKETS`], and the last for everything longer.
-    counts: [Counter; LATENCY_BUCKETS.len() + 1],
-}
-
-impl Latencies {
-    fn new() -> Self {
-        Self { histogram: Histogram::new(LATENCY_BUCKETS), counts: Default::default() }
-    }
-
-    pub fn observe(&self, seconds: f64) {
-        self.histogram.observe(seconds);
-        self.counts[LATENCY_BUCKETS.partition_point(|bound| *bound < seconds)].add(1);
-    }
-
-    /// Returns the number of latencies in each bucket alone.
-    pub fn counts(&self) -> [u64; LATENCY_BUCKETS.len() + 1] {
-        std::array::from_fn(|bucket| self.counts[bucket].get())
-    }
-}
-
 /// The metrics of one source.
 #[derive(Debug, Default)]
 pub struct SourceStats {
     pub events: Counter,
     /// Events that were not published: older than the published state, or the same again.
     pub dropped: Counter,
-    last_event: Mutex<Option<Instant>>,
-    state: Mutex<Option<SourceState>>,
+    last_event: Latest<Instant>,
+    state: Latest<SourceState>,
 }
 
 impl SourceStats {
     pub fn took(&self, events: u64, now: Instant) {
         self.events.add(events);
-        *self.last_event.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        self.last_event.set(Some(now));
     }
 
     pub fn last_event(&self) -> Option<Instant> {
-        *self.last_event.lock().unwrap_or_else(PoisonError::into_inner)
+        self.last_event.get()
     }
 
     pub fn enter(&self, state: SourceState) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
+        self.state.set(Some(state));
     }
 
     /// Returns the state, or `None` for a source that is not in use or needs no connection.
     pub fn state(&self) -> Option<SourceState> {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.get()
     }
 }
 
@@ -245,17 +163,17 @@ pub struct RelayStats {
     pub short_connections: Counter,
     /// Indexed by [`RelayedRooms`].
     pub rooms: [Gauge; RelayedRooms::ALL.len()],
-    next_attempt: Mutex<Option<Instant>>,
+    next_attempt: Latest<Instant>,
 }
 
 impl RelayStats {
     /// Returns when the relay reconnects, or `None` while it is connected or about to be.
     pub fn next_attempt(&self) -> Option<Instant> {
-        *self.next_attempt.lock().unwrap_or_else(PoisonError::into_inner)
+        self.next_attempt.get()
     }
 
     pub fn set_next_attempt(&self, at: Option<Instant>) {
-        *self.next_attempt.lock().unwrap_or_else(PoisonError::into_inner) = at;
+        self.next_attempt.set(at);
     }
 }
 
@@ -349,17 +267,17 @@ pub struct BackplaneStats {
     pub leads: [Gauge; Source::ALL.len()],
     /// Events that were refused because another server may run their source.
     pub fenced: Counter,
-    state: Mutex<Option<SourceState>>,
+    state: Latest<SourceState>,
 }
 
 impl BackplaneStats {
     pub fn enter(&self, state: SourceState) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
+        self.state.set(Some(state));
     }
 
     /// Returns the state, or `None` without a stream.
     pub fn state(&self) -> Option<SourceState> {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.get()
     }
 }
 
