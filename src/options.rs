@@ -74,6 +74,13 @@ pub fn between(min: u64, max: u64) -> impl TypedValueParser<Value = usize> {
     RangedU64ValueParser::<u64>::new().range(min..=max).map(|number| number as usize)
 }
 
+/// Returns the options of a module with their defaults, for tests.
+#[cfg(test)]
+pub(crate) fn defaults<T: clap::Args>() -> T {
+    let command = T::augment_args(clap::Command::new("test").no_binary_name(true));
+    T::from_arg_matches(&command.get_matches_from([""; 0])).unwrap()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -415,14 +415,13 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::clock;
+    use crate::{clock, options::defaults};
 
     const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
     const JOB: &str = "4b2c1f0e-7c3f-4f0f-9a53-2f6d1b7f6c21";
 
     fn rules() -> Rules {
         let options = SessionOptions {
-            default_rooms: vec![Room::Jobs, Room::Chat],
             ping_interval: Duration::from_secs(25),
             ping_timeout: Duration::from_secs(60),
             max_packets: 10,
@@ -432,6 +431,7 @@ mod tests {
             max_chat: 100,
             max_chat_bytes_per_second: 75,
             max_subscriptions: 100,
+            ..defaults()
         };
         Rules::new(options, clock::now())
     }

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use uuid::Uuid;
 
-use super::ids::Entity;
+use super::ids::{Entity, Subject};
 use super::json::{self, FieldError, FromJson, Problem};
 use super::payload::{
     ChatMessage, EventPayload, FarmStatusReport, JobUpdate, LastRenderedUpdate, LifeCycle, Payload, TaskLogHead,
@@ -117,7 +117,7 @@ macro_rules! events {
             }
 
             /// Returns the decoded payload, or `None` for [`Unread`].
-            fn payload(&self) -> Option<&dyn EventPayload> {
+            pub(crate) fn payload(&self) -> Option<&dyn EventPayload> {
                 match self {
                     $(Self::$kind(payload) => Some(&payload.fields),)+
                     Self::Unread(_) => None,
@@ -185,6 +185,11 @@ impl FarmEvent {
     /// entity supersedes this one.
     pub fn entity(&self) -> Option<Entity> {
         self.payload()?.entity()
+    }
+
+    /// Returns what the event is the last known state of, and whether that still exists.
+    pub fn subject(&self) -> Option<(Subject, bool)> {
+        self.payload()?.subject()
     }
 
     /// Returns the rooms of the jobs and tasks that the event proves to exist.

@@ -121,6 +121,21 @@ pub enum Entity {
     Worker(WorkerId),
 }
 
+/// What an update can be the last known state of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    Job(JobId),
+    Task {
+        id: TaskId,
+        job: JobId,
+    },
+    /// The last rendered image of the job.
+    Image(JobId),
+    Worker(WorkerId),
+    Tag(TagId),
+    Farm,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

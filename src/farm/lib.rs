@@ -18,12 +18,9 @@ pub mod timestamp;
 
 pub use decode::{BodyError, DecodeError, IncomingEvent};
 pub use event::{EventKind, FarmEvent, Route, Topic, Unread};
-pub use ids::{Entity, EventId, JobId, TagId, TaskId, WorkerId};
+pub use ids::{Entity, EventId, JobId, Subject, TagId, TaskId, WorkerId};
 pub use json::{FieldError, Problem};
-pub use payload::{
-    ChatMessage, FarmStatusReport, JobUpdate, LastRenderedUpdate, LifeCycle, Payload, Status, StatusChange,
-    TaskLogHead, TaskLogUpdate, TaskUpdate, TaskWorker, Thumbnail, WorkerTag, WorkerTagUpdate, WorkerUpdate,
-};
+pub use payload::*;
 pub use room::{Audience, Room, RoomEntity, UnknownRoom};
 pub use subscription::{Op, Refusal, ResumeRequest, SubscriptionRequest};
 pub use timestamp::Timestamp;

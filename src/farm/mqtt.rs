@@ -1,6 +1,6 @@
 //! The topics under which Flamenco 3.5 and later publish events to an MQTT broker.
 
-use crate::{EventKind, FarmEvent};
+use crate::{EventKind, EventPayload, FarmEvent, Subject};
 
 crate::labels! {
     /// The kinds of topics. A topic is a prefix, usually `flamenco`, and one of these below it.
@@ -60,52 +60,44 @@ impl TopicKind {
             Self::LastRenderedOfJob | Self::State | Self::Other => None,
         }
     }
+
+    /// Returns the kind of topic that events of this kind have, if they have one.
+    fn of_event(kind: EventKind) -> Option<Self> {
+        let is_its_own = |event: EventKind| event.wire_name() == kind.wire_name();
+        Self::ALL.into_iter().find(|topic| topic.event().is_some_and(is_its_own))
+    }
 }
 
 /// Returns the topics of an event below `prefix`. Task logs and chat have none.
 pub fn topics(prefix: &str, event: &FarmEvent) -> Vec<String> {
-    let below = |topic: &str| format!("{prefix}/{topic}");
-    match event {
-        FarmEvent::NewJob(_) | FarmEvent::JobUpdate(_) => vec![below("jobs")],
-        FarmEvent::TaskUpdate(task) => vec![below(&format!("jobs/{}", task.fields.job_id))],
-        FarmEvent::LastRendered(image) => {
-            vec![below("last-rendered"), below(&format!("jobs/{}/last-rendered", image.fields.job_id))]
+    let Some(kind) = TopicKind::of_event(event.kind()) else { return Vec::new() };
+    let job = event.payload().and_then(EventPayload::routing_id);
+    match (kind, job) {
+        (TopicKind::Tasks, Some(job)) => vec![format!("{prefix}/jobs/{job}")],
+        (TopicKind::LastRendered, Some(job)) => {
+            vec![format!("{prefix}/last-rendered"), format!("{prefix}/jobs/{job}/last-rendered")]
         }
-        FarmEvent::NewWorker(_) | FarmEvent::WorkerUpdate(_) => vec![below("workers")],
-        FarmEvent::WorkerTagUpdate(_) => vec![below("workertags")],
-        FarmEvent::FarmStatus(_) => vec![below("status")],
-        FarmEvent::LifeCycle(_) => vec![below("lifecycle")],
-        FarmEvent::TaskLogUpdate(_) | FarmEvent::ChatMessage(_) | FarmEvent::Unread(_) => Vec::new(),
+        (kind, _) => vec![format!("{prefix}/{kind}")],
     }
 }
 
 /// Returns whether events of this kind have topics.
 pub fn carries(kind: EventKind) -> bool {
-    !matches!(kind, EventKind::TaskLogUpdate | EventKind::ChatMessage | EventKind::Unread)
+    TopicKind::of_event(kind).is_some()
 }
 
-/// Returns the topic below `prefix` that holds the last state of an event's entity, and whether the
-/// entity still exists. No Manager publishes there.
+/// Returns the topic below `prefix` that holds the last state of an event's subject, and whether the
+/// subject still exists. No Manager publishes there.
 pub fn state_topic(prefix: &str, event: &FarmEvent) -> Option<(String, bool)> {
-    let (entity, exists) = match event {
-        FarmEvent::NewJob(job) | FarmEvent::JobUpdate(job) => {
-            (format!("jobs/{}", job.fields.id), !job.fields.was_deleted)
-        }
-        FarmEvent::NewWorker(worker) | FarmEvent::WorkerUpdate(worker) => {
-            (format!("workers/{}", worker.fields.id), worker.fields.deleted_at.is_none())
-        }
-        FarmEvent::WorkerTagUpdate(update) => {
-            (format!("workertags/{}", update.fields.tag.id?), !update.fields.was_deleted)
-        }
-        FarmEvent::FarmStatus(_) => ("status".to_owned(), true),
-        FarmEvent::TaskUpdate(_)
-        | FarmEvent::LastRendered(_)
-        | FarmEvent::LifeCycle(_)
-        | FarmEvent::TaskLogUpdate(_)
-        | FarmEvent::ChatMessage(_)
-        | FarmEvent::Unread(_) => return None,
+    let (subject, exists) = event.subject()?;
+    let below = match subject {
+        Subject::Job(id) => format!("jobs/{id}"),
+        Subject::Worker(id) => format!("workers/{id}"),
+        Subject::Tag(id) => format!("workertags/{id}"),
+        Subject::Farm => "status".to_owned(),
+        Subject::Task { .. } | Subject::Image(_) => return None,
     };
-    Some((format!("{prefix}/state/{entity}"), exists))
+    Some((format!("{prefix}/state/{below}"), exists))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::ops::Not;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::ids::{Entity, JobId, TagId, TaskId, WorkerId};
+use super::ids::{Entity, JobId, Subject, TagId, TaskId, WorkerId};
 use super::json::{self, FieldError, FromJson, JsonType, Members};
 use super::room::Room;
 use super::timestamp::Timestamp;
@@ -264,6 +264,12 @@ pub trait EventPayload {
         None
     }
 
+    /// Returns what the payload is the last known state of, and whether that still exists. Returns
+    /// `None` for events that are no state: logs, life cycle, chat.
+    fn subject(&self) -> Option<(Subject, bool)> {
+        None
+    }
+
     /// Returns the rooms of the jobs and tasks that the event proves to exist.
     fn shown_rooms(&self) -> [Option<Room>; 2] {
         [None, None]
@@ -279,6 +285,10 @@ pub trait EventPayload {
 impl EventPayload for JobUpdate {
     fn entity(&self) -> Option<Entity> {
         (!self.was_deleted).then_some(Entity::Job(self.id))
+    }
+
+    fn subject(&self) -> Option<(Subject, bool)> {
+        Some((Subject::Job(self.id), !self.was_deleted))
     }
 
     fn shown_rooms(&self) -> [Option<Room>; 2] {
@@ -302,6 +312,10 @@ impl EventPayload for TaskUpdate {
 
     fn entity(&self) -> Option<Entity> {
         Some(Entity::Task(self.id))
+    }
+
+    fn subject(&self) -> Option<(Subject, bool)> {
+        Some((Subject::Task { id: self.id, job: self.job_id }, true))
     }
 
     fn shown_rooms(&self) -> [Option<Room>; 2] {
@@ -328,6 +342,10 @@ impl EventPayload for LastRenderedUpdate {
         Some(self.job_id.into())
     }
 
+    fn subject(&self) -> Option<(Subject, bool)> {
+        Some((Subject::Image(self.job_id), true))
+    }
+
     fn shown_rooms(&self) -> [Option<Room>; 2] {
         [Some(Room::Job(self.job_id)), None]
     }
@@ -338,6 +356,10 @@ impl EventPayload for WorkerUpdate {
         self.deleted_at.is_none().then_some(Entity::Worker(self.id))
     }
 
+    fn subject(&self) -> Option<(Subject, bool)> {
+        Some((Subject::Worker(self.id), self.deleted_at.is_none()))
+    }
+
     fn statuses(&self) -> (&'static [&'static str], [Option<&str>; 3]) {
         let requested = self.status_change.as_ref().map(|change| change.status.as_str());
         let previous = self.previous_status.as_ref().map(Status::as_str);
@@ -346,6 +368,10 @@ impl EventPayload for WorkerUpdate {
 }
 
 impl EventPayload for FarmStatusReport {
+    fn subject(&self) -> Option<(Subject, bool)> {
+        Some((Subject::Farm, true))
+    }
+
     fn statuses(&self) -> (&'static [&'static str], [Option<&str>; 3]) {
         (FARM_STATUSES, [Some(self.status.as_str()), None, None])
     }
@@ -357,7 +383,12 @@ impl EventPayload for LifeCycle {
     }
 }
 
-impl EventPayload for WorkerTagUpdate {}
+impl EventPayload for WorkerTagUpdate {
+    fn subject(&self) -> Option<(Subject, bool)> {
+        self.tag.id.map(|id| (Subject::Tag(id), !self.was_deleted))
+    }
+}
+
 impl EventPayload for ChatMessage {}
 
 impl FromJson for Status {

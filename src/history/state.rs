@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::Offset;
 use crate::{
-    farm::{FarmEvent, JobId, Room, TagId, TaskId, WorkerId},
+    farm::{FarmEvent, JobId, Room, Subject, TagId, TaskId, WorkerId},
     slots::Shrink,
 };
 
@@ -69,40 +69,20 @@ impl FarmState {
             return;
         }
         let known = Known::new(offset, event);
-        match &**event {
-            FarmEvent::NewJob(job) | FarmEvent::JobUpdate(job) if job.fields.was_deleted => {
-                self.forget_job(job.fields.id);
-            }
-            FarmEvent::NewJob(job) | FarmEvent::JobUpdate(job) => {
-                self.job(job.fields.id, offset).update = Some(known);
-            }
-            FarmEvent::TaskUpdate(task) => {
-                let is_new = self.job(task.fields.job_id, offset).tasks.insert(task.fields.id, known).is_none();
+        match event.subject() {
+            Some((Subject::Job(id), true)) => self.job(id, offset).update = Some(known),
+            Some((Subject::Job(id), false)) => self.forget_job(id),
+            Some((Subject::Task { id, job }, _)) => {
+                let is_new = self.job(job, offset).tasks.insert(id, known).is_none();
                 self.tasks += usize::from(is_new);
             }
-            FarmEvent::LastRendered(image) => self.job(image.fields.job_id, offset).image = Some(known),
-            FarmEvent::NewWorker(worker) | FarmEvent::WorkerUpdate(worker) => match worker.fields.deleted_at {
-                Some(_) => {
-                    self.workers.remove(&worker.fields.id);
-                }
-                None => {
-                    self.workers.insert(worker.fields.id, known);
-                }
-            },
-            FarmEvent::WorkerTagUpdate(tag) => {
-                if let Some(id) = tag.fields.tag.id {
-                    if tag.fields.was_deleted {
-                        self.tags.remove(&id);
-                    } else {
-                        self.tags.insert(id, known);
-                    }
-                }
-            }
-            FarmEvent::FarmStatus(_) => self.farm = Some(known),
-            FarmEvent::TaskLogUpdate(_)
-            | FarmEvent::LifeCycle(_)
-            | FarmEvent::ChatMessage(_)
-            | FarmEvent::Unread(_) => return,
+            Some((Subject::Image(job), _)) => self.job(job, offset).image = Some(known),
+            Some((Subject::Worker(id), true)) => drop(self.workers.insert(id, known)),
+            Some((Subject::Worker(id), false)) => drop(self.workers.remove(&id)),
+            Some((Subject::Tag(id), true)) => drop(self.tags.insert(id, known)),
+            Some((Subject::Tag(id), false)) => drop(self.tags.remove(&id)),
+            Some((Subject::Farm, _)) => self.farm = Some(known),
+            None => return,
         }
         if self.entities() > self.max {
             self.shrink();

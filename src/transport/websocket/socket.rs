@@ -247,8 +247,9 @@ mod tests {
         history::{History, HistoryOptions},
         http,
         log_budget::LogBudget,
+        options::defaults,
         outbox::{Burst, OutboxLimits, Taker, Workers},
-        session_state::{Rules, SessionOptions},
+        session_state::Rules,
         stats::Stats,
         transport::websocket::stream::{SEND_BUFFER, TCP_USER_TIMEOUT},
     };
@@ -259,19 +260,7 @@ mod tests {
         let history = History::new(HistoryOptions { bytes: 0, state_entities: 0 }, clock::now());
         let registry = RoomRegistry::new(workers.clone(), None, outbox_limits, history, stats).start();
         let chat = Chat::new(registry.clone(), stats).start();
-        let options = SessionOptions {
-            default_rooms: Vec::new(),
-            ping_interval: Duration::from_secs(25),
-            ping_timeout: Duration::from_secs(60),
-            max_rooms: 1,
-            max_packets: 1,
-            max_messages_per_second: 1,
-            max_chats_per_second: 1,
-            max_chat: 1,
-            max_chat_bytes_per_second: 0,
-            max_subscriptions: 0,
-        };
-        let rules = Rules::new(options, clock::now());
+        let rules = Rules::new(defaults(), clock::now());
         let given_up = tokio::sync::mpsc::channel(1).0;
         let supervisor = Supervisor { budget: RestartBudget::default(), stats, given_up, stopping: Arc::default() };
         Arc::new(Hub {

@@ -90,6 +90,7 @@ fn finish(sent: &mut Sent, snapshot: Snapshot, watched: bool) -> Vec<String> {
     events.iter().map(short).collect()
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "a comparison publishes none of the others")]
 fn short(event: &FarmEvent) -> String {
     let from = |previous: &Option<Status>| previous.as_ref().map_or(String::new(), |from| format!("{from} -> "));
     match event {
@@ -104,14 +105,7 @@ fn short(event: &FarmEvent) -> String {
         }
         FarmEvent::WorkerTagUpdate(tag) => format!("tag {:?} {}", tag.fields.tag.name, tag.fields.was_deleted),
         FarmEvent::FarmStatus(report) => format!("farm {}", report.fields.status),
-        FarmEvent::NewJob(_)
-        | FarmEvent::TaskUpdate(_)
-        | FarmEvent::TaskLogUpdate(_)
-        | FarmEvent::LastRendered(_)
-        | FarmEvent::NewWorker(_)
-        | FarmEvent::LifeCycle(_)
-        | FarmEvent::ChatMessage(_)
-        | FarmEvent::Unread(_) => panic!("a comparison does not publish {event:?}"),
+        _ => panic!("a comparison does not publish {event:?}"),
     }
 }
 
