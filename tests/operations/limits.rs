@@ -388,25 +388,33 @@ async fn idle_connections() {
 #[tokio::test]
 async fn a_flood_of_headers() {
     let server = Server::start(&[]);
-    let before = server.rss();
     let (small, big) = ("x: y\r\n".repeat(20_000), "x".repeat(1 << 20));
-    for flood in [&small, &big] {
-        let mut floods = tokio::task::JoinSet::new();
+    // The first round also loads code and fills the allocator's caches.
+    send_floods(&server, [&small, &big]).await;
+    server.until_refused("head-too-large", 40).await;
+    let before = server.rss();
+    send_floods(&server, [&small, &big]).await;
+    server.until_refused("head-too-large", 80).await;
+    let growth = server.rss().saturating_sub(before);
+    assert!(growth < GROWTH, "it grew by {growth} bytes");
+    assert_eq!(Connection::open(server.browsers).await.get("/healthz", &[]).await.status, 200);
+}
+
+/// Sends heads that repeat each of these without end over 20 connections, until the server closes them.
+async fn send_floods(server: &Server, floods: [&String; 2]) {
+    for flood in floods {
+        let mut connections = tokio::task::JoinSet::new();
         for _ in 0..20 {
             let (address, flood) = (server.browsers, flood.clone());
-            floods.spawn(async move {
+            connections.spawn(async move {
                 let mut connection = Connection::open(address).await;
                 connection.stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nx: ").await.unwrap();
                 let send = async { while connection.stream.write_all(flood.as_bytes()).await.is_ok() {} };
                 tokio::time::timeout(DEADLINE, send).await.expect("it takes without end");
             });
         }
-        floods.join_all().await;
+        connections.join_all().await;
     }
-    server.until_refused("head-too-large", 40).await;
-    let growth = server.rss().saturating_sub(before);
-    assert!(growth < GROWTH, "it grew by {growth} bytes");
-    assert_eq!(Connection::open(server.browsers).await.get("/healthz", &[]).await.status, 200);
 }
 
 #[tokio::test]
