@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use flamenco_webupdates::clock;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::{
@@ -123,10 +124,13 @@ async fn a_replay_takes_its_time() {
     let server = Server::start(&[]);
     let path = std::env::temp_dir().join(format!("webupdates-{}-input.ndjson", std::process::id()));
     let line = |ms: u32| format!("{{\"t_ms\":{ms},\"type\":\"farm-status\",\"payload\":{{\"status\":\"idle\"}}}}\n");
-    fs::write(&path, [line(5000), line(5000), line(9000)].concat()).unwrap();
+    fs::write(&path, [line(5000), line(5000), line(25_000)].concat()).unwrap();
     let recorder = Recorder::start("pace", &[&port(&server), "--since", "oldest"]);
+    let began = clock::now();
     let played = replay(&[&path.display().to_string(), &port(&server), "--speed", "10"]).await;
     assert!(played.status.success());
+    let took = clock::now() - began;
+    assert!((2.0..20.0).contains(&took.as_secs_f64()), "20 s at ten times the speed: {took:?}");
     recorder.until("all events", |lines| lines.len() == 3).await;
     fs::remove_file(path).unwrap();
     let times = recorder.lines().into_iter().map(|line| {
@@ -134,8 +138,8 @@ async fn a_replay_takes_its_time() {
         time.parse::<jiff::Timestamp>().unwrap().as_millisecond()
     });
     let times: Vec<_> = times.collect();
-    assert!(times[2] - times[1] >= 390, "4 s at ten times the speed: {times:?}");
-    assert!(times[1] - times[0] < 390, "{times:?}");
+    // A busy machine may delay the first two.
+    assert!(times[2] - times[1] >= 1000, "{times:?}");
 }
 
 #[tokio::test]
