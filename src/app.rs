@@ -2,6 +2,7 @@
 
 mod checks;
 mod files;
+mod health;
 mod listeners;
 mod machine;
 mod running;
@@ -20,7 +21,11 @@ use std::{
 use simulate_farm::Site;
 use tokio::sync::{Notify, mpsc, watch};
 
-pub use self::{checks::check, listeners::ListenUrl};
+pub use self::{
+    checks::check,
+    health::{HealthError, health},
+    listeners::ListenUrl,
+};
 use self::{listeners::Listeners, running::Running, secrets::Secrets};
 use crate::{
     actors::{

@@ -42,7 +42,7 @@ pub mod session_state;
 pub mod slots;
 pub mod stats;
 pub mod sync;
-mod system;
+pub mod system;
 pub mod tls;
 pub mod transport;
 

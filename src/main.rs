@@ -1,6 +1,7 @@
 //! Arguments, logging, exit codes.
 
 use std::{
+    error::Error,
     ffi::OsString,
     io::{self, Write},
     panic::{self, PanicHookInfo},
@@ -12,8 +13,11 @@ use clap::{
     CommandFactory, FromArgMatches, Parser, Subcommand,
     error::{ContextKind, ContextValue},
 };
+use env_logger::Target;
 use flamenco_webupdates::{
-    app, config,
+    app,
+    client::Address,
+    config,
     log_format::{self, LogFormat},
 };
 
@@ -66,6 +70,19 @@ Exit codes: 0 shut down on request, 2 could not start, 3 exited because a part o
     /// Check or print a configuration of `serve`
     #[command(subcommand)]
     Config(ConfigTool),
+    /// Install or uninstall the service of Windows
+    #[cfg(windows)]
+    #[command(subcommand)]
+    Service(service::Tool),
+    /// Check that a server is healthy, for containers and scripts
+    ///
+    /// Asks for /healthz and prints the answer.
+    #[command(after_help = "Exit codes: 0 healthy, 1 not healthy, or not reached within 5 s.")]
+    Health {
+        /// Address of either port of the server
+        #[arg(value_name = "URL", default_value = "http://127.0.0.1:8081")]
+        url: Address,
+    },
     Watch(watch::Options),
     Record(record::RecordOptions),
     Replay(record::ReplayOptions),
@@ -83,6 +100,16 @@ Exit codes: 0 shut down on request, 2 could not start, 3 exited because a part o
     },
 }
 
+impl Tool {
+    /// Returns whether the subcommand opens a log file itself, because it has no stderr.
+    fn logs_to_a_file(&self) -> bool {
+        #[cfg(windows)]
+        return matches!(self, Self::Service(service::Tool::Run(_)));
+        #[cfg(not(windows))]
+        false
+    }
+}
+
 #[derive(Subcommand)]
 enum ConfigTool {
     /// Report what `serve` would refuse with these options
@@ -98,12 +125,22 @@ enum ConfigTool {
 fn main() -> ExitCode {
     let arguments = match parse(std::env::args_os().collect()) {
         Ok(arguments) => arguments,
-        Err(error) => return fail(EXIT_USAGE, &error),
+        Err(error) => return refuse(error),
     };
-    start_log(if let Tool::Serve(options) = &arguments.command { options.log.log_format } else { LogFormat::Text });
     panic::set_hook(Box::new(log_panic));
+    if let Tool::Serve(options) = &arguments.command {
+        start_log(options.log.log_format, Target::Stderr);
+    } else if !arguments.command.logs_to_a_file() {
+        start_log(LogFormat::Text, Target::Stderr);
+    }
     match arguments.command {
-        Tool::Serve(options) => serve(*options),
+        Tool::Serve(options) => {
+            let format = options.log.log_format;
+            ExitCode::from(serve(*options, |error| match format {
+                LogFormat::Text => print_error(error),
+                LogFormat::Json => log::error!("{error}"),
+            }))
+        }
         Tool::Config(ConfigTool::Check(options)) => check(*options),
         Tool::Config(ConfigTool::Example) => {
             done(print(config::example(Arguments::command().find_subcommand("serve").expect(SERVE)).as_bytes()))
@@ -114,6 +151,12 @@ fn main() -> ExitCode {
             done(print(&script))
         }
         Tool::Man { folder } => done(man(folder)),
+        #[cfg(windows)]
+        Tool::Service(tool) => service::run(tool),
+        Tool::Health { url } => match actix_rt::System::new().block_on(app::health(&url)) {
+            Ok(answer) => done(print(format!("{answer}\n").as_bytes())),
+            Err(error) => fail(EXIT_FAILED, &error),
+        },
         Tool::Watch(options) => match watch::run(&options) {
             Err(error @ watch::WatchError::Hopeless(..)) => fail(EXIT_USAGE, &error),
             result => done(result),
@@ -128,7 +171,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn start_log(format: LogFormat) {
+fn start_log(format: LogFormat, target: Target) {
     let levels = env_logger::Env::default().default_filter_or("info,actix_server=warn,actix_http=off");
     let mut log = env_logger::Builder::from_env(levels);
     // The MQTT library logs the packets that it refuses. What matters is in the errors that it returns.
@@ -136,28 +179,19 @@ fn start_log(format: LogFormat) {
     if format == LogFormat::Json {
         log.format(log_format::json);
     }
-    log.init();
+    log.target(target).init();
 }
 
-fn serve(options: config::ServeOptions) -> ExitCode {
-    let format = options.log.log_format;
-    let fail = |code, error: &dyn std::error::Error| match format {
-        LogFormat::Text => fail(code, error),
-        LogFormat::Json => {
-            log::error!("{error}");
-            ExitCode::from(code)
-        }
-    };
+/// Runs the server and returns the exit code. `report` gets the error that ended it.
+fn serve(options: config::ServeOptions, report: impl FnOnce(&dyn Error)) -> u8 {
     let ready = |browsers, manager| {
         let mut stdout = io::stdout().lock();
         writeln!(stdout, "listening browsers={browsers} manager={manager}")?;
         stdout.flush()
     };
-    match actix_rt::System::new().block_on(app::serve(options, ready)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error @ app::ServeError::GivenUp(_)) => fail(EXIT_GIVEN_UP, &error),
-        Err(error) => fail(EXIT_USAGE, &error),
-    }
+    let Err(error) = actix_rt::System::new().block_on(app::serve(options, ready)) else { return 0 };
+    report(&error);
+    if let app::ServeError::GivenUp(_) = error { EXIT_GIVEN_UP } else { EXIT_USAGE }
 }
 
 /// Reports what `serve` would refuse.
@@ -192,7 +226,7 @@ fn print(text: &[u8]) -> io::Result<()> {
     }
 }
 
-fn done(result: Result<(), impl std::error::Error>) -> ExitCode {
+fn done(result: Result<(), impl Error>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(EXIT_FAILED, &error),
@@ -201,16 +235,17 @@ fn done(result: Result<(), impl std::error::Error>) -> ExitCode {
 
 /// Parses the command line. If it names a configuration file, parses it again with that file's
 /// values as defaults.
-fn parse(arguments: Vec<OsString>) -> Result<Arguments, config::FileError> {
+fn parse(arguments: Vec<OsString>) -> Result<Arguments, Box<dyn Error>> {
     let parse = |command: clap::Command| {
-        let matches = command.try_get_matches_from(&arguments).unwrap_or_else(|error| without_password(error).exit());
-        Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+        let matches = command.try_get_matches_from(&arguments).map_err(without_password)?;
+        Arguments::from_arg_matches(&matches)
     };
-    let first = parse(Arguments::command());
+    let first = parse(Arguments::command())?;
     let (options, path): (_, &[&str]) = match &first.command {
         Tool::Serve(options) => (options, &["serve"]),
         Tool::Config(ConfigTool::Check(options)) => (options, &["config", "check"]),
         Tool::Config(ConfigTool::Example)
+        | Tool::Health { .. }
         | Tool::Watch(_)
         | Tool::Record(_)
         | Tool::Replay(_)
@@ -218,12 +253,14 @@ fn parse(arguments: Vec<OsString>) -> Result<Arguments, config::FileError> {
         | Tool::SimulateBrowsers(_)
         | Tool::Completions { .. }
         | Tool::Man { .. } => return Ok(first),
+        #[cfg(windows)]
+        Tool::Service(_) => return Ok(first),
     };
     let Some(file) = &options.config else { return Ok(first) };
     let mut command = Arguments::command();
     let subcommand = path.iter().fold(&mut command, |command, name| command.find_subcommand_mut(name).expect(SERVE));
     *subcommand = config::with_file(subcommand.clone(), file)?;
-    Ok(parse(command))
+    Ok(parse(command)?)
 }
 
 /// Hides the name and password of an address in an error that quotes it: it may go to a log.
@@ -252,8 +289,106 @@ fn log_panic(info: &PanicHookInfo<'_>) {
     }
 }
 
-fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
+/// Ends the program as the error of [`parse`] demands. Help and version are such errors too.
+fn refuse(error: Box<dyn Error>) -> ExitCode {
+    match error.downcast::<clap::Error>() {
+        Ok(error) => error.exit(),
+        Err(error) => fail(EXIT_USAGE, error.as_ref()),
+    }
+}
+
+fn fail(code: u8, error: &dyn Error) -> ExitCode {
+    print_error(error);
+    ExitCode::from(code)
+}
+
+fn print_error(error: &dyn Error) {
     // If stderr is closed, nothing can be reported.
     let _ = writeln!(io::stderr(), "error: {error}");
-    ExitCode::from(code)
+}
+
+/// The service of Windows. It runs `serve` with a configuration file, in the folder of that file,
+/// and logs to a file beside it.
+#[cfg(windows)]
+mod service {
+    use std::{env, path::Path, sync::OnceLock};
+
+    use flamenco_webupdates::system::{
+        LogFile,
+        service::{install, run as run_registered, uninstall},
+    };
+
+    use super::*;
+
+    /// The maximum size of the log file, of which there may be two.
+    const MAX_LOG: u64 = 10 << 20;
+
+    /// The configuration file, for the thread that the service manager starts.
+    static CONFIGURATION: OnceLock<PathBuf> = OnceLock::new();
+
+    #[derive(Subcommand)]
+    pub(super) enum Tool {
+        /// Install a service that runs `serve` with a configuration file, and start it
+        ///
+        /// The service starts with Windows, runs as LocalService, and logs to a file beside its
+        /// configuration: server.toml has server.log. Paths in the configuration are relative to its folder.
+        /// It is refused if `config check` reports a mistake.
+        Install(Options),
+        /// Stop the service and uninstall it
+        Uninstall,
+        /// Run as the service; only the service manager can start it
+        #[command(hide = true)]
+        Run(Options),
+    }
+
+    #[derive(clap::Args)]
+    pub(super) struct Options {
+        /// TOML file with options of `serve`
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    }
+
+    pub(super) fn run(tool: Tool) -> ExitCode {
+        match tool {
+            Tool::Install(Options { config }) => start_in_folder(&config).map_or_else(refuse, |(config, options)| {
+                let checked = check(options);
+                if checked != ExitCode::SUCCESS { checked } else { done(install(&config)) }
+            }),
+            Tool::Uninstall => done(uninstall()),
+            Tool::Run(Options { config }) => {
+                CONFIGURATION.get_or_init(|| config);
+                done(run_registered(serve_as_service))
+            }
+        }
+    }
+
+    /// Changes to the folder of a configuration file, and returns its full path and the options.
+    fn start_in_folder(file: &Path) -> Result<(PathBuf, config::ServeOptions), Box<dyn Error>> {
+        let file = std::path::absolute(file)?;
+        env::set_current_dir(file.parent().unwrap_or(&file))?;
+        let arguments = [env!("CARGO_PKG_NAME"), "serve", "--config"].map(OsString::from);
+        let parsed = parse(arguments.into_iter().chain([file.clone().into()]).collect())?;
+        let super::Tool::Serve(options) = parsed.command else { unreachable!("these are arguments of `serve`") };
+        Ok((file, *options))
+    }
+
+    fn serve_as_service() -> u8 {
+        let configuration = CONFIGURATION.get().expect("the service runs with a configuration");
+        let Ok(log) = LogFile::open(&configuration.with_extension("log"), MAX_LOG) else { return EXIT_FAILED };
+        let options = start_in_folder(configuration);
+        let format = options.as_ref().map_or(LogFormat::Text, |(_, options)| options.log.log_format);
+        start_log(format, Target::Pipe(Box::new(log)));
+        let report = |error: &dyn Error| log::error!("{error}");
+        match options {
+            Ok((_, options)) => match serve(options, report) {
+                // The service manager starts a service again that ends without a report.
+                EXIT_GIVEN_UP => std::process::exit(EXIT_GIVEN_UP.into()),
+                code => code,
+            },
+            Err(error) => {
+                report(error.as_ref());
+                EXIT_USAGE
+            }
+        }
+    }
 }

@@ -138,7 +138,7 @@ const MAY_USE: [(&str, &[&str]); 31] = [
             "transport",
         ],
     ),
-    ("main", &["app", "config", "log_format"]),
+    ("main", &["app", "client", "config", "log_format", "system"]),
 ];
 
 fn sources(folder: &Path, into: &mut Vec<PathBuf>) {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use listenfd::ListenFd;
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::ServeError;
 use crate::system;
@@ -17,10 +17,10 @@ use crate::system;
 /// than this.
 const NOT_SENT: u32 = 128 * 1024;
 
-/// How long a connection is silent before the kernel probes its peer, and the interval of probes. A
-/// Manager's stream and a proxied WebSocket have no timeout of their own.
-const KEEP_ALIVE: TcpKeepalive =
-    TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4);
+/// How long a connection is silent before the kernel probes its peer, and how long it then probes.
+/// A Manager's stream and a proxied WebSocket have no timeout of their own.
+const SILENCE: Duration = Duration::from_secs(60);
+const PROBING: Duration = Duration::from_secs(60);
 
 const BACKLOG: i32 = 4096;
 
@@ -107,7 +107,7 @@ fn prepare(given: Option<TcpListener>) -> io::Result<Option<TcpListener>> {
 /// set when a session begins, because they would slow down downloads, uploads and tunnels.
 fn set_up(listener: SockRef<'_>) -> io::Result<()> {
     system::limit_unsent(&listener, NOT_SENT)?;
-    listener.set_tcp_keepalive(&KEEP_ALIVE)?;
+    system::keep_alive(&listener, SILENCE, PROBING)?;
     listener.set_tcp_nodelay(true)
 }
 

@@ -1,11 +1,17 @@
 //! What differs between operating systems. The rest of the server names none.
 
+#[cfg(any(windows, test))]
+mod log_file;
+#[cfg(windows)]
+pub mod service;
 mod signals;
 
 use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 
+#[cfg(any(windows, test))]
+pub use self::log_file::LogFile;
 pub(crate) use self::signals::Signals;
 
 /// A notification to the service manager.
@@ -31,9 +37,12 @@ pub(crate) fn notify(notification: Notification) {
     }
 }
 
-/// Does nothing: there is no systemd.
-#[cfg(not(unix))]
-pub(crate) fn notify(_: Notification) {}
+/// Sends a notification to the service manager of Windows. Does nothing if it did not start this
+/// process.
+#[cfg(windows)]
+pub(crate) fn notify(notification: Notification) {
+    service::notify(notification);
+}
 
 /// Returns how long systemd waits for [`Notification::Watchdog`]; `None` if it does not watch this
 /// process.
@@ -90,6 +99,16 @@ pub(crate) fn limit_unacknowledged(socket: &SockRef<'_>, time: Duration) -> std:
         let _ = (socket, time);
         Ok(())
     }
+}
+
+/// Has the kernel probe the peer of a connection that is silent, and end the connection if no probe
+/// is answered. Windows sends ten probes; older versions of it cannot send another number.
+pub(crate) fn keep_alive(socket: &SockRef<'_>, silence: Duration, probing: Duration) -> std::io::Result<()> {
+    let probes = if cfg!(windows) { 10 } else { 4 };
+    let keep_alive = TcpKeepalive::new().with_time(silence).with_interval(probing / probes);
+    #[cfg(not(windows))]
+    let keep_alive = keep_alive.with_retries(probes);
+    socket.set_tcp_keepalive(&keep_alive)
 }
 
 /// Lets a listener bind a port whose earlier connections have not timed out yet. Windows allows

@@ -56,6 +56,8 @@ mod windows {
         CtrlBreak, CtrlC, CtrlClose, CtrlShutdown, ctrl_break, ctrl_c, ctrl_close, ctrl_shutdown,
     };
 
+    use crate::system::service;
+
     pub(crate) struct Signals {
         interrupt: CtrlC,
         terminate: CtrlBreak,
@@ -80,6 +82,7 @@ mod windows {
                 _ = self.terminate.recv() => {}
                 _ = self.close.recv() => {}
                 _ = self.shutdown.recv() => {}
+                () = service::stopped() => {}
             }
         }
     }

@@ -9,6 +9,7 @@
 mod configuration;
 mod console;
 mod contrib;
+mod health;
 mod http;
 mod limits;
 mod metrics;

@@ -93,7 +93,7 @@ export class Server {
   }
 
   /** Ends it with `signal`; a server that was asked politely must leave with code 0, and never with a panic. */
-  async stop(signal = 'SIGTERM') {
+  async stop(signal = process.env.STOP_SIGNAL ?? 'SIGTERM') {
     this.program.child.kill(signal);
     const exit = await this.ended();
     if (signal !== 'SIGKILL') assert.equal(exit.code, 0, `exit code after ${signal}, stderr:\n${exit.stderr}`);
