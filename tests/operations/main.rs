@@ -17,6 +17,8 @@ mod metrics;
 #[path = "../support/program.rs"]
 mod program;
 mod recordings;
+#[path = "../support/response.rs"]
+mod response;
 mod server;
 mod systemd;
 mod tables;

@@ -10,7 +10,10 @@ use tokio::{
 };
 
 pub(crate) use crate::program::BINARY;
-use crate::program::{self, Program, SERVE, command, deref_to_program};
+use crate::{
+    program::{self, Program, SERVE, command, deref_to_program},
+    response::Response,
+};
 
 /// Far above what a healthy server needs on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -116,21 +119,16 @@ impl Connection {
     }
 
     pub(crate) async fn answer(&mut self) -> Option<Answer> {
-        let end = loop {
-            if let Some(end) = self.buffer.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
-                break end + 4;
+        loop {
+            if let Some(Response { status, head, body }) = Response::take(&mut self.buffer, true) {
+                return Some(Answer {
+                    status,
+                    head: head.to_ascii_lowercase(),
+                    body: String::from_utf8(body).unwrap(),
+                });
             }
             self.read().await?;
-        };
-        let head = String::from_utf8(self.buffer[..end].to_vec()).unwrap().to_ascii_lowercase();
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
-        while self.buffer.len() < end + length {
-            self.read().await?;
         }
-        let body = String::from_utf8(self.buffer[end..end + length].to_vec()).unwrap();
-        self.buffer.drain(..end + length);
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
-        Some(Answer { status, head, body })
     }
 
     /// Whether the server closes it without sending anything more.

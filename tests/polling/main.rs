@@ -15,6 +15,8 @@ mod other_clients;
 #[path = "../support/program.rs"]
 mod program;
 mod requests;
+#[path = "../support/response.rs"]
+mod response;
 mod server;
 mod sessions;
 mod upgrade;

@@ -9,7 +9,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::program::{self, Program, SERVE, command, deref_to_program};
+use crate::{
+    program::{self, Program, SERVE, command, deref_to_program},
+    response::Response,
+};
 
 /// Far above what a healthy server needs on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -165,23 +168,11 @@ impl Connection {
     }
 
     pub(crate) async fn answer(&mut self, without_body: bool) -> Answer {
-        let head = self.head().await;
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        let mut answer = Answer { status, head, body: Vec::new() };
-        let length = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
-        if !without_body {
-            answer.body = self.take(length).await;
-        }
-        answer
-    }
-
-    /// The head of an answer.
-    pub(crate) async fn head(&mut self) -> String {
         loop {
-            if let Some(end) = self.buffer.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
-                return String::from_utf8(self.take(end + 4).await).unwrap();
+            if let Some(Response { status, head, body }) = Response::take(&mut self.buffer, !without_body) {
+                return Answer { status, head, body };
             }
-            assert!(self.read().await, "the connection ended in a head: {:?}", String::from_utf8_lossy(&self.buffer));
+            assert!(self.read().await, "the connection ended early: {:?}", String::from_utf8_lossy(&self.buffer));
         }
     }
 

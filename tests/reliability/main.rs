@@ -16,6 +16,9 @@ mod panics;
 #[allow(dead_code, reason = "shared with the other tests of the program")]
 #[path = "../support/program.rs"]
 mod program;
+#[allow(dead_code, reason = "shared with the other tests of the program")]
+#[path = "../support/response.rs"]
+mod response;
 mod restart;
 mod resume;
 mod slow_clients;

@@ -16,6 +16,8 @@ mod origins;
 #[path = "../support/program.rs"]
 mod program;
 mod reload;
+#[path = "../support/response.rs"]
+mod response;
 mod start;
 mod support;
 mod tls;

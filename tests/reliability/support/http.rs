@@ -7,6 +7,8 @@ use tokio::{
     net::TcpStream,
 };
 
+use crate::response;
+
 pub(crate) struct Connection {
     stream: TcpStream,
     address: SocketAddr,
@@ -64,21 +66,12 @@ impl Connection {
     }
 
     pub(crate) async fn response(&mut self) -> Option<Response> {
-        let end = loop {
-            if let Some(end) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n") {
-                break end + 4;
+        loop {
+            if let Some(response::Response { status, body, .. }) = response::Response::take(&mut self.buffer, true) {
+                return Some(Response { status, body: String::from_utf8(body).unwrap() });
             }
             self.read().await?;
-        };
-        let head = String::from_utf8(self.buffer[..end].to_vec()).unwrap().to_ascii_lowercase();
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
-        while self.buffer.len() < end + length {
-            self.read().await?;
         }
-        let body = String::from_utf8(self.buffer[end..end + length].to_vec()).unwrap();
-        self.buffer.drain(..end + length);
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
-        Some(Response { status, body })
     }
 
     async fn read(&mut self) -> Option<()> {

@@ -9,6 +9,7 @@ use tokio::{
 };
 
 use super::within;
+use crate::response::Response;
 
 pub(crate) const POLLING: &str = "/socket.io/?EIO=3&transport=polling";
 pub(crate) const WEBSOCKET: &str = "/socket.io/?EIO=3&transport=websocket";
@@ -121,19 +122,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     pub(crate) async fn answer(&mut self) -> Answer {
-        let end = loop {
-            if let Some(end) = self.buffer.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
-                break end + 4;
+        loop {
+            if let Some(Response { status, head, body }) = Response::take(&mut self.buffer, true) {
+                return Answer { status, head, body };
             }
             self.read_more("an answer").await;
-        };
-        let head = String::from_utf8(self.take(end).await).unwrap();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        let mut answer = Answer { status, head, body: Vec::new() };
-        if let Some(length) = answer.header("content-length") {
-            answer.body = self.take(length.parse().unwrap()).await;
         }
-        answer
     }
 
     /// Becomes a WebSocket that is past the open packet and `40`.
@@ -198,13 +192,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
         self.stream.flush().await.unwrap();
-    }
-
-    async fn take(&mut self, count: usize) -> Vec<u8> {
-        while self.buffer.len() < count {
-            self.read_more("a body").await;
-        }
-        self.buffer.drain(..count).collect()
     }
 
     async fn fill(&mut self, count: usize) -> Result<(), Message> {
