@@ -13,11 +13,11 @@ use actix_rt::{
     time::{sleep, timeout},
 };
 use serde_json::{Value, json};
-use tokio::sync::Barrier;
+use tokio::sync::{Barrier, Notify};
 
 use super::{
     nodes::event,
-    server::{PATIENCE, Server},
+    server::{PATIENCE, Server, until},
     wire::{Browser, Incoming, UPGRADE},
 };
 
@@ -32,15 +32,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// Shorter than the heartbeat that the server asks for.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 
-/// What a client got: the token, if it resumes, and the number in the payload.
-type Got = (String, usize);
-
-/// How the clients come to the nodes: their addresses, also of those that do not run.
-pub(super) type Nodes = Rc<RefCell<Vec<Place>>>;
-
-/// Where a node listens.
-#[derive(Clone)]
-pub(super) struct Place {
+/// Where a node listens, or did.
+struct Place {
     browsers: SocketAddr,
     manager_url: String,
 }
@@ -53,11 +46,23 @@ impl From<&Server> for Place {
 
 /// Clients of several nodes, and a Manager that posts numbered events to all of them in turn.
 pub(super) struct Crowd {
-    resumable: Vec<JoinHandle<Seen>>,
-    plain: Vec<JoinHandle<Seen>>,
-    end: usize,
-    manager: Rc<Manager>,
+    clients: Vec<JoinHandle<Seen>>,
+    scene: Rc<Scene>,
     publishing: JoinHandle<()>,
+}
+
+/// What all clients and the Manager know.
+struct Scene {
+    nodes: RefCell<Vec<Place>>,
+    ready: Barrier,
+    /// The number of the event after which a client has seen enough.
+    end: Cell<usize>,
+    /// Has all clients leave and come back.
+    leave: Notify,
+    /// The token of each event, as the first client that resumes got it.
+    tokens: RefCell<Vec<String>>,
+    pause: Duration,
+    manager: Manager,
 }
 
 /// A Manager, seen from outside.
@@ -72,11 +77,10 @@ struct Manager {
 
 /// What a client saw.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
-    /// The events of each connection.
-    connections: Vec<Vec<Got>>,
-    /// How often the server said that it cannot say what was missed, by reason.
-    lost: Vec<String>,
+struct Seen {
+    connections: usize,
+    /// The number of the last event.
+    last: usize,
     /// How connections ended, by the status of the close frame.
     ends: BTreeMap<Option<u16>, usize>,
 }
@@ -94,76 +98,100 @@ pub(super) struct Outcome {
 
 impl Crowd {
     /// Connects the clients, then posts events until each client got those with the numbers from 1 to `end`.
-    pub(super) async fn gather(servers: &[Server], resumable: usize, plain: usize, end: usize) -> Self {
-        let nodes: Nodes = Rc::new(RefCell::new(servers.iter().map(Place::from).collect()));
-        let ready = Rc::new(Barrier::new(resumable + plain + 1));
-        let spawn = |number, resumes| actix_rt::spawn(follow(nodes.clone(), number, resumes, ready.clone(), end));
-        let resumable: Vec<_> = (0..resumable).map(|number| spawn(number, true)).collect();
-        let plain: Vec<_> = (0..plain).map(|number| spawn(number, false)).collect();
-        timeout(PATIENCE, ready.wait()).await.expect("all clients connect");
-        let manager = Rc::new(Manager::default());
-        let publishing = actix_rt::spawn(publish(nodes, manager.clone()));
-        Self { resumable, plain, end, manager, publishing }
+    pub(super) async fn gather<'a>(
+        servers: impl IntoIterator<Item = &'a Server>,
+        resumable: usize,
+        plain: usize,
+        end: usize,
+    ) -> Self {
+        Self::gather_at(PACE, servers, resumable, plain, end).await
+    }
+
+    /// Does the same with this pause between the requests of the Manager.
+    pub(super) async fn gather_at<'a>(
+        pause: Duration,
+        servers: impl IntoIterator<Item = &'a Server>,
+        resumable: usize,
+        plain: usize,
+        end: usize,
+    ) -> Self {
+        let scene = Rc::new(Scene {
+            nodes: RefCell::new(servers.into_iter().map(Place::from).collect()),
+            ready: Barrier::new(resumable + plain + 1),
+            end: Cell::new(end),
+            leave: Notify::new(),
+            tokens: RefCell::default(),
+            pause,
+            manager: Manager::default(),
+        });
+        let resuming = (0..resumable).map(|number| actix_rt::spawn(follow(scene.clone(), number, true)));
+        let others = (0..plain).map(|number| actix_rt::spawn(follow(scene.clone(), number, false)));
+        let clients = resuming.chain(others).collect();
+        timeout(PATIENCE, scene.ready.wait()).await.expect("all clients connect");
+        let publishing = actix_rt::spawn(publish(scene.clone()));
+        Self { clients, scene, publishing }
+    }
+
+    /// Returns the number of the last event that was accepted.
+    pub(super) fn number(&self) -> usize {
+        self.scene.manager.published.get()
     }
 
     /// Waits until this many events are accepted.
     pub(super) async fn published(&self, number: usize) {
-        super::server::until("events to be published", async || self.manager.published.get() >= number).await;
+        until("events to be published", async || self.number() >= number).await;
     }
 
     /// Waits until this many requests of the Manager were not accepted.
     pub(super) async fn refused(&self, number: usize) {
-        super::server::until("a request to be refused", async || self.manager.refused.get() >= number).await;
+        until("a request to be refused", async || self.scene.manager.refused.get() >= number).await;
     }
 
-    /// Waits until each client got everything, and checks what all of them saw.
+    /// Tells clients and Manager where a node is now.
+    pub(super) fn moved(&self, node: usize, server: &Server) {
+        self.scene.nodes.borrow_mut()[node] = server.into();
+    }
+
+    /// Has all clients leave and come back.
+    pub(super) fn scatter(&self) {
+        self.scene.leave.notify_waiters();
+    }
+
+    /// Waits until each client has everything that is published now.
+    pub(super) async fn finish(self, limit: Duration) -> Outcome {
+        self.scene.end.set(self.number() + 10 * BATCH);
+        self.complete(limit).await
+    }
+
+    /// Waits until each client got everything.
     pub(super) async fn complete(self, limit: Duration) -> Outcome {
-        let all = async |clients: Vec<JoinHandle<Seen>>| {
-            let mut seen = Vec::new();
-            for client in clients {
-                seen.push(client.await.unwrap());
-            }
-            seen
-        };
-        let (resumable, plain) = timeout(limit, async { (all(self.resumable).await, all(self.plain).await) })
-            .await
-            .expect("all get everything");
-        self.manager.is_over.set(true);
-        self.publishing.await.unwrap();
-        let mut outcome = Outcome { refused: self.manager.refused.get(), ..Outcome::default() };
-        let first = resumable.first().map(|seen| seen.connections.concat()).unwrap_or_default();
-        for seen in &resumable {
-            assert_eq!(seen.lost, [""; 0], "nothing is lost");
-            let all = seen.connections.concat();
-            let numbers: Vec<_> = all.iter().map(|(_, number)| *number).collect();
-            assert_eq!(numbers, (1..=self.end).collect::<Vec<_>>(), "exactly once, in order");
-            assert_eq!(all, first, "one token for one event");
-        }
-        for seen in &plain {
-            for connection in &seen.connections {
-                for pair in connection.windows(2) {
-                    assert_eq!(pair[0].1 + 1, pair[1].1, "in order, without a gap");
+        let mut outcome = Outcome::default();
+        let all = async {
+            for client in self.clients {
+                let seen = client.await.unwrap();
+                outcome.connections += seen.connections;
+                for (end, count) in seen.ends {
+                    *outcome.ends.entry(end).or_default() += count;
                 }
             }
-        }
-        for seen in resumable.iter().chain(&plain) {
-            outcome.connections += seen.connections.len();
-            for (end, count) in &seen.ends {
-                *outcome.ends.entry(*end).or_default() += count;
-            }
-        }
+        };
+        timeout(limit, all).await.expect("all get everything");
+        self.scene.manager.is_over.set(true);
+        self.publishing.await.unwrap();
+        outcome.refused = self.scene.manager.refused.get();
         outcome
     }
 }
 
-/// Follows the events over as many connections as it takes.
-async fn follow(nodes: Nodes, number: usize, resumes: bool, ready: Rc<Barrier>, end: usize) -> Seen {
+/// Follows the events over as many connections as it takes, and checks them: one that resumes gets each exactly
+/// once and in order, over all of its connections; another one misses and repeats none within a connection.
+async fn follow(scene: Rc<Scene>, number: usize, resumes: bool) -> Seen {
     let mut seen = Seen::default();
     let mut token = Value::Null;
     let mut turn = number;
     loop {
         let address = {
-            let nodes = nodes.borrow();
+            let nodes = scene.nodes.borrow();
             nodes[turn % nodes.len()].browsers
         };
         turn += 1;
@@ -175,46 +203,61 @@ async fn follow(nodes: Nodes, number: usize, resumes: bool, ready: Rc<Barrier>, 
             sleep(RETRY_PAUSE).await;
             continue;
         };
-        seen.connections.push(Vec::new());
-        let is_first = seen.connections.len() == 1;
+        seen.connections += 1;
+        let is_first = seen.connections == 1;
         if resumes {
-            let request = json!(["/resume", {"token": token, "rooms": ["Jobs"]}]);
+            let request = json!(["/resume", {"token": token, "rooms": ["Workers"]}]);
             // If it cannot be sent, the connection has ended.
             let _ = browser.try_send(&format!("420{request}")).await;
-        } else if is_first {
-            ready.wait().await;
+        } else {
+            seen.last = 0;
+            if is_first {
+                scene.ready.wait().await;
+            }
         }
         let close = loop {
-            let Ok(incoming) = timeout(PING_INTERVAL, browser.next()).await else {
-                let _ = browser.try_send("2").await;
-                continue;
+            let incoming = tokio::select! {
+                incoming = browser.next() => Some(incoming),
+                () = sleep(PING_INTERVAL) => None,
+                () = scene.leave.notified() => {
+                    browser.reset();
+                    break None;
+                }
             };
             let text = match incoming {
-                Incoming::Text(text) => text,
-                Incoming::Pong => continue,
-                Incoming::Close(status) => break Some(status),
-                Incoming::End { .. } => break None,
+                Some(Incoming::Text(text)) => text,
+                Some(Incoming::Pong) => continue,
+                Some(Incoming::Close(status)) => break Some(status),
+                Some(Incoming::End { .. }) => break None,
+                None => {
+                    let _ = browser.try_send("2").await;
+                    continue;
+                }
             };
             if let Some(answer) = text.strip_prefix("430") {
                 let [answer]: [Value; 1] = serde_json::from_str(answer).unwrap();
-                token = answer["token"].clone();
-                match answer["reason"].as_str() {
-                    Some(reason) => seen.lost.push(reason.to_owned()),
-                    None => assert_eq!(answer["recovered"], !is_first, "{answer}"),
-                }
+                assert_eq!(answer["recovered"], !is_first, "{answer} to {token}");
                 if is_first {
-                    ready.wait().await;
+                    token = answer["token"].clone();
+                    scene.ready.wait().await;
                 }
             } else if let Some(event) = text.strip_prefix("42") {
                 let arguments: Vec<Value> = serde_json::from_str(event).unwrap();
                 assert_eq!(arguments.len(), if resumes { 3 } else { 2 }, "{event}");
-                if resumes {
+                let number = arguments[1]["n"].as_u64().unwrap() as usize;
+                if resumes || seen.last > 0 {
+                    assert_eq!(number, seen.last + 1, "each once, and in order");
+                }
+                seen.last = number;
+                if let Some(Value::String(new)) = arguments.get(2) {
+                    let mut tokens = scene.tokens.borrow_mut();
+                    if tokens.len() < number {
+                        tokens.push(new.clone());
+                    }
+                    assert_eq!(tokens[number - 1], *new, "one token for one event");
                     token = arguments[2].clone();
                 }
-                let number = arguments[1]["n"].as_u64().unwrap() as usize;
-                let got = (token.as_str().unwrap_or_default().to_owned(), number);
-                seen.connections.last_mut().unwrap().push(got);
-                if number >= end {
+                if number >= scene.end.get() {
                     return seen;
                 }
             }
@@ -224,12 +267,13 @@ async fn follow(nodes: Nodes, number: usize, resumes: bool, ready: Rc<Barrier>, 
 }
 
 /// Posts events, each batch to another node, and a batch that is not accepted to the next one.
-async fn publish(nodes: Nodes, manager: Rc<Manager>) {
+async fn publish(scene: Rc<Scene>) {
     let client = awc::Client::builder().timeout(Duration::from_secs(30)).finish();
+    let manager = &scene.manager;
     let mut turn = 0;
     while !manager.is_over.get() {
         let url = {
-            let nodes = nodes.borrow();
+            let nodes = scene.nodes.borrow();
             format!("{}/api/events", nodes[turn % nodes.len()].manager_url)
         };
         turn += 1;
@@ -238,7 +282,7 @@ async fn publish(nodes: Nodes, manager: Rc<Manager>) {
         match client.post(&url).send_json(&events).await.map(|answer| answer.status().as_u16()) {
             Ok(200) => {
                 manager.published.update(|number| number + BATCH);
-                sleep(PACE).await;
+                sleep(scene.pause).await;
             }
             Ok(503) | Err(_) => {
                 manager.refused.update(|number| number + 1);

@@ -17,6 +17,7 @@ mod crowd;
 mod faults;
 mod history;
 mod line;
+mod long;
 mod nats;
 mod nodes;
 mod outages;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::{
@@ -113,4 +114,21 @@ async fn clients_of_a_killed_node_go_on_at_the_others() {
     drop(nodes.remove(1));
     let outcome = crowd.complete(Duration::from_secs(60)).await;
     assert_eq!(outcome.connections, 400, "only those of the killed node connect again: {outcome:?}");
+}
+
+#[actix_rt::test]
+async fn nodes_are_replaced_without_losing_an_event() {
+    let Some(nats) = Nats::start().await else { return };
+    let mut nodes = [node(&nats, &[]).await, node(&nats, &[]).await];
+    let crowd = Crowd::gather(&nodes, 20, 20, 300).await;
+    for (number, place) in nodes.iter_mut().enumerate() {
+        crowd.published(100 * (number + 1)).await;
+        // It is ready once it has read the stream.
+        let mut old = std::mem::replace(place, node(&nats, &[]).await);
+        crowd.moved(number, place);
+        old.signal(Signal::TERM);
+        assert!(old.ended().await.success());
+    }
+    let outcome = crowd.complete(Duration::from_secs(60)).await;
+    assert!(outcome.ends[&Some(1001)] >= 40, "all were told to go elsewhere: {outcome:?}");
 }

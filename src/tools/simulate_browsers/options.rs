@@ -23,9 +23,9 @@ use super::traffic::{MAX_EVENTS, Page};
 /// (the report says what), 2 when an option is bad.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// Server to connect the browsers to, as http://host:port
-    #[arg(default_value = "http://127.0.0.1:8081")]
-    url: Url,
+    /// Servers to connect the browsers to in turn, as http://host:port
+    #[arg(value_name = "URL", default_value = "http://127.0.0.1:8081")]
+    urls: Vec<Url>,
 
     /// Path of the server's Socket.IO endpoint
     #[arg(long, default_value = "/socket.io/")]
@@ -166,9 +166,10 @@ pub enum OptionsError {
 /// Options that can be performed.
 #[derive(Debug)]
 pub(super) struct Plan {
-    pub(super) url: Url,
+    pub(super) urls: Vec<Url>,
     pub(super) publish_url: Url,
-    pub(super) target: SocketAddr,
+    pub(super) targets: Vec<SocketAddr>,
+    /// What the servers are called, in requests: the first one's name.
     pub(super) host: String,
     pub(super) path: String,
     pub(super) clients: u32,
@@ -195,7 +196,9 @@ pub(super) struct Plan {
 impl Plan {
     /// Resolves names, reads the token, and sees to it that there are enough file descriptors.
     pub(super) fn try_new(options: Options) -> Result<Self, OptionsError> {
-        let (target, host) = resolve(&options.url, options.allow_remote)?;
+        let resolve_one = |url| resolve(url, options.allow_remote);
+        let (targets, hosts): (Vec<_>, Vec<_>) =
+            options.urls.iter().map(resolve_one).collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
         let outlet = outlet(&options)?;
         if !is_visible(&options.path) {
             return Err(OptionsError::BadPath);
@@ -214,8 +217,8 @@ impl Plan {
         let wanted = u64::from(options.clients) * per_client + FILES_BESIDE_CLIENTS;
         process::allow_open_files(wanted).map_err(|possible| OptionsError::OpenFiles { wanted, possible })?;
         Ok(Self {
-            target,
-            host,
+            targets,
+            host: hosts.into_iter().next().expect("there is a default"),
             outlet,
             churning,
             path: options.path,
@@ -224,7 +227,7 @@ impl Plan {
                 stay: options.churn_stay,
                 in_flight: if options.in_flight == 0 { usize::MAX } else { options.in_flight as usize },
             },
-            url: options.url,
+            urls: options.urls,
             publish_url: options.publish_url,
             clients: options.clients,
             slow: options.slow,
@@ -335,8 +338,8 @@ mod tests {
     fn without_options_it_is_this_server_on_this_machine() {
         let plan = plan(&[]).unwrap();
         assert_eq!(
-            (plan.target, plan.outlet.address),
-            ("127.0.0.1:8081".parse().unwrap(), "127.0.0.1:8082".parse().unwrap())
+            (plan.targets, plan.outlet.address),
+            (vec!["127.0.0.1:8081".parse().unwrap()], "127.0.0.1:8082".parse().unwrap())
         );
         assert_eq!((plan.host.as_str(), plan.outlet.path.as_str()), ("127.0.0.1:8081", "/api/events"));
     }

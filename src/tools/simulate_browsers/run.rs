@@ -79,7 +79,7 @@ impl Run {
         let poll = Poll::new()?;
         let registry = poll.registry().try_clone()?;
         Ok(Self {
-            swarm: Swarm::new(watches, manners, plan.behaviour, Dialer::new(plan.target), registry, clock),
+            swarm: Swarm::new(watches, manners, plan.behaviour, Dialer::new(plan.targets.clone()), registry, clock),
             publisher: Publisher::new(plan.outlet.clone(), traffic.clone(), PUBLISHER, clock),
             tally: Tally::new(traffic.clone(), plan.all_events(), plan.events),
             poll,
@@ -283,7 +283,7 @@ impl Run {
     fn describe(&self) -> Load {
         let plan = &self.plan;
         Load {
-            url: plan.url.to_string(),
+            url: plan.urls.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
             publish_url: plan.publish_url.to_string(),
             transport: match plan.transport {
                 Transport::Websocket => "websocket",
