@@ -32,7 +32,7 @@ use crate::{
         Chat, FarmUpdates, GivenUp, Hub, JobUpdates, RestartBudget, RoomRegistry, Supervisor, WorkerUpdates,
         messages::Said,
     },
-    backplane::{Apply, Backplane, Connection, NatsError, OnNew, OnOutside, Publishers},
+    backplane::{Apply, Backplane, Connection, NatsError, Node, OnNew, OnOutside, Publishers},
     client::Address,
     clock,
     config::ServeOptions,
@@ -44,6 +44,7 @@ use crate::{
         relay::{ApiError, ManagerRelay},
         stdin::Stdin,
     },
+    interest::Interest,
     log_budget::{LogBudget, SESSION_LINES},
     manager_port::{self, ManagerPort, TokenError},
     outbox::Workers,
@@ -157,10 +158,15 @@ pub async fn serve(
     let noted = published.clone();
     let on_outside = noted.map(|published| Box::new(move |event: &_| published.note(event)) as OnOutside);
     let apply = Apply::new(publishers, on_new, on_outside, hub.stats);
+    let node = Node {
+        name: hub.rules.node().unwrap_or_default().to_owned(),
+        once: once(&options),
+        grace: options.nats.backplane_grace,
+    };
     let backplane = match nats.zip(chats) {
         None => Backplane::memory(&options.repetition, apply),
         Some((connection, chats)) => tokio::select! {
-            backplane = Backplane::nats(connection, options.nats.backplane_grace, once(&options), apply, &hub, chats) => backplane,
+            backplane = Backplane::nats(connection, node, apply, &hub, chats) => backplane?,
             () = signals.stop(|| ()) => return Ok(()),
         },
     };
@@ -251,9 +257,10 @@ fn start_actors(
         farm: supervisor.start("farm-updates", FarmUpdates::new(registry.clone(), stats)),
         chat: supervisor.start("chat", Chat::new(registry.clone(), stats)),
     };
-    let rules = Rules::new(options.sessions.clone(), clock::now());
+    let rules = Rules::new(options.sessions.clone(), options.nats.node(), clock::now());
     let chat = publishers.chat.clone();
-    let interest = options.relay.manager.is_some().then(Arc::default);
+    let new_interest = if options.nats.nats.is_empty() { Interest::default } else { Interest::shared };
+    let interest = options.relay.manager.is_some().then(|| Arc::new(new_interest()));
     (
         Arc::new(Hub {
             registry,

@@ -1,15 +1,20 @@
 //! The demand for rooms whose updates a source must subscribe to: which rooms have members, in
 //! which order they are supplied, and whether they are.
 //!
-//! Sessions write it, and one source reads it.
+//! Sessions write it, and one source reads it. Servers that share a stream exchange theirs: that of the
+//! server that runs the source holds the demand of all.
 //!
 //! ```text
 //! session ── Stays::enter, leave ──▶ Interest ── changes(): room and turn ──▶ source
-//!         ◀── Stays::supply ───────           ◀── set_supply(room) ──────────
+//!         ◀── Stays::supply ───────   │  ▲     ◀── set_supply(room) ──────────
+//!                      own_changes(), │  │ set_elsewhere(), set_supply()
+//!                       supplies()    ▼  │
+//!                                other servers
 //! ```
 
 use std::{
     collections::HashMap,
+    future::pending,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -50,6 +55,16 @@ impl Turn {
         Self(group << Self::GROUP | ordinal.min((1 << Self::GROUP) - 1))
     }
 
+    /// Returns the turn as a number, for other servers.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+
+    /// Returns the turn that has this number.
+    pub fn of_number(number: u32) -> Self {
+        Self(number)
+    }
+
     /// Returns whether the room is among the first of some session.
     pub fn is_of_first_rooms(self) -> bool {
         self.0 >> Self::GROUP == 0
@@ -81,6 +96,11 @@ pub enum Shortage {
 impl Shortage {
     pub const ALL: [Self; 4] = [Self::Unknown, Self::Full, Self::Failed, Self::TooMany];
 
+    /// Returns the name of the shortage, for other servers.
+    pub fn name(self) -> &'static str {
+        self.refused().as_str()
+    }
+
     /// Returns the refusal that counts it.
     pub fn refused(self) -> Refused {
         match self {
@@ -97,6 +117,17 @@ impl Shortage {
 pub struct Interest {
     demand: Mutex<Demand>,
     changed: Notify,
+    /// With other servers: something changed that they must hear of.
+    to_share: Option<Notify>,
+}
+
+/// What other servers must hear of.
+#[derive(Debug, Default)]
+pub struct News {
+    /// Rooms whose members on this server have changed, with the new turn of these.
+    pub demand: Vec<(Room, Option<Turn>)>,
+    /// Rooms whose supply has changed, in order.
+    pub supplies: Vec<(Room, Supply)>,
 }
 
 #[derive(Debug, Default)]
@@ -107,15 +138,21 @@ struct Demand {
     /// Rooms whose turn has changed since the last call of [`Interest::changes`], each at most
     /// once.
     changed: Vec<Room>,
+    /// The same for the turn of this server's members, and [`Interest::news`].
+    own_changed: Vec<Room>,
+    supplies: Vec<(Room, Supply)>,
 }
 
 #[derive(Debug)]
 struct Wish {
     /// The turn of each member.
     turns: Vec<Turn>,
+    /// The turn of the members on other servers.
+    elsewhere: Option<Turn>,
     supply: Supply,
     waiting: Vec<oneshot::Sender<Supply>>,
     is_change_noted: bool,
+    is_own_change_noted: bool,
 }
 
 /// The rooms of one session. Dropping it leaves them.
@@ -128,6 +165,83 @@ pub struct Stays {
 }
 
 impl Interest {
+    /// Creates that of a server that shares it with others.
+    pub fn shared() -> Self {
+        Self { to_share: Some(Notify::new()), ..Self::default() }
+    }
+
+    /// Waits until there is something that other servers must hear of. Without others it never is.
+    pub async fn news(&self) -> News {
+        let Some(to_share) = &self.to_share else { return pending().await };
+        loop {
+            let news = self.take_news();
+            if !news.demand.is_empty() || !news.supplies.is_empty() {
+                return news;
+            }
+            to_share.notified().await;
+        }
+    }
+
+    fn take_news(&self) -> News {
+        let mut demand = self.demand();
+        let (own, supplies) = (std::mem::take(&mut demand.own_changed), std::mem::take(&mut demand.supplies));
+        let own = own.into_iter().map(|room| {
+            let wish = demand.rooms.get_mut(&room);
+            let turn = wish.and_then(|wish| {
+                wish.is_own_change_noted = false;
+                wish.own_turn()
+            });
+            demand.forget_if_idle(room);
+            (room, turn)
+        });
+        News { demand: own.collect(), supplies }
+    }
+
+    /// Returns the rooms that have members on this server, with their turns.
+    pub fn own(&self) -> Vec<(Room, Turn)> {
+        self.demand().rooms.iter().filter_map(|(&room, wish)| Some((room, wish.own_turn()?))).collect()
+    }
+
+    /// Returns the supply of a room.
+    pub fn supply_of(&self, room: Room) -> Supply {
+        self.demand().rooms.get(&room).map_or(Supply::Pending, |wish| wish.supply)
+    }
+
+    /// Records the turn of a room's members on other servers; `None` is a room without any.
+    pub fn set_elsewhere(&self, room: Room, turn: Option<Turn>) {
+        let mut demand = self.demand();
+        let is_new = !demand.rooms.contains_key(&room);
+        let may_be_new = turn.is_some_and(|turn| demand.rooms.len() < MAX_ROOMS || turn.is_of_first_rooms());
+        if !room.is_of_entity() || is_new && !may_be_new {
+            return;
+        }
+        let wish = demand.rooms.entry(room).or_insert_with(Wish::new);
+        let before = wish.turn();
+        wish.elsewhere = turn;
+        if wish.turn() != before {
+            self.note_change(&mut demand, room);
+        }
+    }
+
+    /// Records the supply that another server reports of a room, if the room has members.
+    pub fn learn_supply(&self, room: Room, supply: Supply) {
+        if self.demand().rooms.contains_key(&room) {
+            self.set_supply(room, supply);
+        }
+    }
+
+    /// Forgets changes, and rooms without members, whatever their supply. For a server on which the source
+    /// does not run, so that nothing reads the changes or withdraws the rooms.
+    pub fn forget_unread(&self) {
+        let mut demand = self.demand();
+        demand.changed = Vec::new();
+        demand.rooms.retain(|_, wish| {
+            wish.is_change_noted = false;
+            wish.turn().is_some() || wish.is_own_change_noted
+        });
+        demand.rooms.shrink_if_sparse();
+    }
+
     /// Waits until the turns of rooms change, and returns them. `None` is the turn of a room
     /// without members.
     pub async fn changes(&self) -> Vec<(Room, Option<Turn>)> {
@@ -152,7 +266,7 @@ impl Interest {
             demand.rooms.entry(room).or_insert_with(Wish::new);
         }
         let Some(wish) = demand.rooms.get_mut(&room) else { return };
-        wish.supply = supply;
+        let has_changed = std::mem::replace(&mut wish.supply, supply) != supply;
         if supply != Supply::Pending {
             for waiting in wish.waiting.drain(..) {
                 // A session may have ended meanwhile.
@@ -160,6 +274,11 @@ impl Interest {
             }
         }
         demand.forget_if_idle(room);
+        if let Some(to_share) = self.to_share.as_ref().filter(|_| has_changed && demand.supplies.len() < MAX_ROOMS) {
+            // Beyond the limit other servers hear of it when they ask again.
+            demand.supplies.push((room, supply));
+            to_share.notify_one();
+        }
     }
 
     fn take_changes(&self) -> Vec<(Room, Option<Turn>)> {
@@ -200,6 +319,15 @@ impl Interest {
         }
         if wish.turn() != before {
             self.note_change(demand, room);
+        }
+        self.note_own_change(demand, room);
+    }
+
+    fn note_own_change(&self, demand: &mut Demand, room: Room) {
+        let (Some(to_share), Some(wish)) = (&self.to_share, demand.rooms.get_mut(&room)) else { return };
+        if !std::mem::replace(&mut wish.is_own_change_noted, true) {
+            demand.own_changed.push(room);
+            to_share.notify_one();
         }
     }
 
@@ -249,6 +377,7 @@ impl Stays {
         if before.is_none_or(|before| turn < before) {
             self.interest.note_change(&mut demand, room);
         }
+        self.interest.note_own_change(&mut demand, room);
         drop(demand);
         self.rooms.push((room, turn));
         Ok(())
@@ -301,7 +430,12 @@ impl Drop for Stays {
 impl Demand {
     /// Removes a room without members that the source has seen and does not supply.
     fn forget_if_idle(&mut self, room: Room) {
-        let idle = |wish: &Wish| wish.turns.is_empty() && !wish.is_change_noted && wish.supply == Supply::Pending;
+        let idle = |wish: &Wish| {
+            wish.turn().is_none()
+                && !wish.is_change_noted
+                && !wish.is_own_change_noted
+                && wish.supply == Supply::Pending
+        };
         if self.rooms.get(&room).is_some_and(idle) {
             self.rooms.remove(&room);
             self.rooms.shrink_if_sparse();
@@ -311,10 +445,22 @@ impl Demand {
 
 impl Wish {
     fn new() -> Self {
-        Self { turns: Vec::new(), supply: Supply::Pending, waiting: Vec::new(), is_change_noted: false }
+        Self {
+            turns: Vec::new(),
+            elsewhere: None,
+            supply: Supply::Pending,
+            waiting: Vec::new(),
+            is_change_noted: false,
+            is_own_change_noted: false,
+        }
     }
 
     fn turn(&self) -> Option<Turn> {
+        self.own_turn().into_iter().chain(self.elsewhere).min()
+    }
+
+    /// Returns the turn of the members on this server.
+    fn own_turn(&self) -> Option<Turn> {
         self.turns.iter().min().copied()
     }
 }
@@ -427,5 +573,39 @@ mod tests {
         assert_eq!(interest.changes().await, [(job(1), None)]);
         interest.set_supply(job(1), Supply::Pending);
         assert!(interest.demand().rooms.is_empty());
+    }
+
+    #[test]
+    fn servers_exchange_demand_and_supply() {
+        let (leader, follower) = (Arc::new(Interest::shared()), Arc::new(Interest::shared()));
+        let mut session = stays(&follower, 1);
+        session.enter(job(1)).unwrap();
+        let news = follower.take_news();
+        assert_eq!(news.demand, [(job(1), Some(Turn::new(0, 0)))]);
+        assert_eq!(news.demand, follower.own().into_iter().map(|(room, turn)| (room, Some(turn))).collect::<Vec<_>>());
+        leader.set_elsewhere(job(1), news.demand[0].1);
+        leader.set_elsewhere(job(1), news.demand[0].1);
+        assert_eq!((leader.take_changes(), leader.own()), (news.demand, Vec::new()));
+        assert_eq!(leader.occupied(), [(job(1), Turn::new(0, 0))]);
+        leader.set_supply(job(1), Supply::Supplied);
+        leader.set_supply(job(1), Supply::Supplied);
+        assert_eq!(leader.take_news().supplies, [(job(1), Supply::Supplied)]);
+        follower.set_supply(job(1), Supply::Supplied);
+        assert_eq!(session.supply(job(1), LONG).now_or_never(), Some(Supply::Supplied));
+        drop(session);
+        assert_eq!(follower.take_news().demand, [(job(1), None)]);
+        assert_eq!(follower.supply_of(job(1)), Supply::Supplied);
+        follower.forget_unread();
+        assert_eq!(follower.supply_of(job(1)), Supply::Pending);
+        // The leader's own members count beside them.
+        let mut session = stays(&leader, 1);
+        session.enter(job(1)).unwrap();
+        leader.set_elsewhere(job(1), None);
+        assert_eq!(leader.take_changes(), []);
+        drop(session);
+        assert_eq!(leader.take_changes(), [(job(1), None)]);
+        leader.set_supply(job(1), Supply::Pending);
+        leader.take_news();
+        assert!(leader.demand().rooms.is_empty());
     }
 }

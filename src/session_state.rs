@@ -85,6 +85,8 @@ pub struct Rules {
     pub chat: Arc<ChatBudget>,
     /// The room budget of all sessions together.
     pub room_budget: Arc<RoomBudget>,
+    /// The name of this server among others.
+    node: Option<String>,
 }
 
 fn room(text: &str) -> Result<Room, String> {
@@ -92,10 +94,15 @@ fn room(text: &str) -> Result<Room, String> {
 }
 
 impl Rules {
-    pub fn new(options: SessionOptions, now: Instant) -> Self {
+    pub fn new(options: SessionOptions, node: Option<String>, now: Instant) -> Self {
         let chat = Arc::new(ChatBudget::new(options.max_chat_bytes_per_second, now));
         let room_budget = Arc::new(RoomBudget::new(options.max_subscriptions));
-        Self { options, chat, room_budget }
+        Self { options, chat, room_budget, node }
+    }
+
+    /// Returns the name of this server among others, with which session ids begin.
+    pub fn node(&self) -> Option<&str> {
+        self.node.as_deref()
     }
 
     /// Returns how long a client may be silent before it counts as gone.
@@ -164,6 +171,7 @@ impl SessionState {
     ) -> (Self, Vec<Action>) {
         let open = OpenPacket {
             sid,
+            node: rules.node.clone(),
             upgrades,
             ping_interval: rules.options.ping_interval,
             ping_timeout: rules.options.ping_timeout,
@@ -433,7 +441,7 @@ mod tests {
             max_subscriptions: 100,
             ..defaults()
         };
-        Rules::new(options, clock::now())
+        Rules::new(options, None, clock::now())
     }
 
     /// Formats actions for the assertions below.

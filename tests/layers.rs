@@ -76,7 +76,7 @@ const MAY_USE: [(&str, &[&str]); 31] = [
             "tls",
         ],
     ),
-    ("backplane", &["actors", "client", "disconnect", "farm", "history", "options", "slots", "stats"]),
+    ("backplane", &["actors", "client", "disconnect", "farm", "history", "interest", "options", "slots", "stats"]),
     (
         "ingest",
         &["actors", "backplane", "client", "disconnect", "farm", "faults", "interest", "options", "slots", "stats"],
@@ -126,6 +126,7 @@ const MAY_USE: [(&str, &[&str]); 31] = [
             "disconnect",
             "history",
             "ingest",
+            "interest",
             "log_budget",
             "manager_port",
             "outbox",

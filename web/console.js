@@ -16,6 +16,7 @@ const TOKEN = 'webupdates-token';
 /**
  * @typedef {{ at_s: number, for_s: number, websocket: number, polling: number, waiting_bytes: number, deliveries: number, bytes_out: number, events: number[], sources: number[], refused: number, disconnects: number, latencies: number[] }} Sample
  * @typedef {{ version: string, backlog: number, workers: number, interval_s: number, buckets_s: number[], events: string[], sources: string[], samples: Sample[], current: Sample }} History
+ * @typedef {{ name: string, version: string, sessions: { total: number }, offset: number, sources: string[], uptime_s: number, age_s: number }} Node
  * @typedef {{ id: number, address: string, age_s: number, transport: string, room_count: number, rooms: string[], waiting_bytes: number }} Session
  */
 
@@ -238,7 +239,7 @@ function showFigures(all) {
 }
 
 async function updateFigures() {
-  const [stats, report] = await Promise.all([ask('api/stats?rooms=false'), ask(`api/history?since=${history.since}`)]);
+  const [stats, report] = await Promise.all([ask('api/stats?rooms=false&cluster=true'), ask(`api/history?since=${history.since}`)]);
   history.add(report);
   const recent = history.all.slice(-2);
   const seconds = sum(recent.map(({ for_s }) => for_s)) || 1;
@@ -255,6 +256,7 @@ async function updateFigures() {
     ['HTTP connections', number.format(stats.http_connections)],
     ['Worker threads', number.format(report.workers)],
   ]);
+  showNodes(stats.cluster);
   for (const draw of plots) draw();
   const sources = Object.entries(stats.sources).map(([name, { events, dropped, state, last_event_age_s: age }]) => [
     `from ${name}${state ? ` (${state})` : ''}${age === undefined ? '' : `, last ${duration(age)} ago`}${dropped ? `, ${number.format(dropped)} dropped` : ''}`,
@@ -263,6 +265,16 @@ async function updateFigures() {
   table('events', ['Source or kind', '#Count'], [...sources, ...counted(stats.events)]);
   table('disconnects', ['Reason', '#Count'], counted(stats.disconnects));
   table('refused', ['Reason', '#Count'], counted(stats.refused));
+}
+
+/** @param {{ sessions: { total: number }, nodes: Node[] } | undefined} cluster There is none without NATS. */
+function showNodes(cluster) {
+  byId('cluster').hidden = !cluster;
+  if (!cluster) return;
+  setText(byId('nodes-sum'), `${number.format(cluster.sessions.total)} sessions`);
+  table('nodes', ['Node', 'Version', '#Sessions', 'Runs', '#Offset', '#Up', '#Heard'], cluster.nodes.map((node) => [
+    node.name, node.version, number.format(node.sessions.total), node.sources.join(', '), String(node.offset), duration(node.uptime_s), `${duration(node.age_s)} ago`,
+  ]));
 }
 
 const sorting = { key: 'age', order: 'ascending', offset: 0, total: 0 };

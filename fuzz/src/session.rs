@@ -121,7 +121,7 @@ impl World {
             max_chat_bytes_per_second: 0,
             max_subscriptions: 0,
         };
-        let rules = Rules::new(options, clock::now());
+        let rules = Rules::new(options, None, clock::now());
         let mut world = Self { rules, now: clock::now(), clients: Vec::new(), membership: Membership::default() };
         for client in 0..CLIENTS {
             let opened = world.open(client);

@@ -86,7 +86,16 @@ impl Hub {
         };
         let mqtt = line("mqtt", self.stats.source(Source::Mqtt)) + &line("mqtt-publish", &self.stats.mirror);
         let nats = self.stats.backplane.state().map_or_else(String::new, |state| format!("nats: {state}\n"));
-        (true, format!("ok\n{manager}{mqtt}{nats}"))
+        (true, format!("ok\n{manager}{mqtt}{}{nats}", self.node()))
+    }
+
+    /// Describes this server among those that share its stream.
+    fn node(&self) -> String {
+        let Some(name) = self.rules.node() else { return String::new() };
+        let runs = |source: &Source| self.stats.backplane.leads[*source as usize].get() > 0;
+        let sources: Vec<_> = Source::ALL.into_iter().filter(runs).map(Source::as_str).collect();
+        let runs = if sources.is_empty() { String::new() } else { format!(", runs {}", sources.join(" and ")) };
+        format!("node: {name}{runs}\n")
     }
 
     /// Describes when the relay reconnects, if that takes longer than it takes to find a Manager

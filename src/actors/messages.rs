@@ -61,7 +61,8 @@ pub struct Resume {
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct Lapse {
-    pub room: Room,
+    /// `None` for all rooms of jobs and logs.
+    pub room: Option<Room>,
 }
 
 /// Removes a session: it receives nothing more.

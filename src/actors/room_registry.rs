@@ -475,7 +475,10 @@ impl Handler<Lapse> for RoomRegistry {
     type Result = ();
 
     fn handle(&mut self, Lapse { room }: Lapse, _: &mut Self::Context) {
-        self.history.lapse(room);
+        match room {
+            Some(room) => self.history.lapse(room),
+            None => self.history.lapse_all(),
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 pub use self::{
     apply::{Apply, OnNew, OnOutside, Publishers},
     leadership::{Leadership, Turn},
-    nats::{Connection, NatsError, NatsOptions, NatsUrl, StoreError},
+    nats::{Connection, NatsError, NatsOptions, NatsUrl, Node, NodeReport, StoreError},
 };
 use self::{memory::Memory, nats::Nats};
 use crate::{
@@ -55,16 +55,19 @@ impl Backplane {
     }
 
     /// Creates the backplane of one of several nodes. Resolves once this node has everything that is
-    /// in the stream. `once` lists the sources of this node that run on one node at a time.
+    /// in the stream.
+    ///
+    /// # Errors
+    ///
+    /// Another node has the name.
     pub async fn nats(
         connection: Connection,
-        grace: Duration,
-        once: Vec<Source>,
+        node: Node,
         apply: Apply,
         hub: &Arc<Hub>,
         chats: mpsc::Receiver<Said>,
-    ) -> Self {
-        Self(Way::Nats(Nats::start(connection, grace, once, apply, hub, chats).await))
+    ) -> Result<Self, NatsError> {
+        Ok(Self(Way::Nats(Nats::start(connection, node, apply, hub, chats).await?)))
     }
 
     /// Publishes the events in order. Returns once each one is in the outbox of every recipient on
@@ -104,6 +107,14 @@ impl Backplane {
         match &self.0 {
             Way::Memory(_) => {}
             Way::Nats(nats) => nats.resign().await,
+        }
+    }
+
+    /// Returns the nodes, each with the time since it was heard of. `None` without other nodes.
+    pub fn nodes(&self) -> Option<Vec<(NodeReport, Duration)>> {
+        match &self.0 {
+            Way::Memory(_) => None,
+            Way::Nats(nats) => Some(nats.nodes()),
         }
     }
 }

@@ -198,8 +198,7 @@ impl History {
             // Tokens from before are too old anyway.
             self.lapses.retain(|_, offset| *offset >= self.forgotten);
             if self.lapses.len() >= MAX_LAPSES {
-                self.lapsed = Some(self.newest.offset);
-                self.lapses.clear();
+                self.lapse_all();
             }
             self.lapses.shrink_if_sparse();
         }
@@ -207,6 +206,12 @@ impl History {
         if let Room::Job(job) = room {
             self.state.forget_tasks(job);
         }
+    }
+
+    /// Records the same of all rooms of jobs and logs.
+    pub fn lapse_all(&mut self) {
+        self.lapsed = Some(self.newest.offset);
+        self.lapses.clear();
     }
 
     /// Returns the event after which the room's updates last did not arrive for a while.

@@ -12,6 +12,8 @@ pub mod relay;
 mod source;
 pub mod stdin;
 
+use std::time::Duration;
+
 use clap::Args;
 use tokio::sync::Semaphore;
 
@@ -20,7 +22,7 @@ pub use self::{
     source::{EventSource, SourceContext, SourceEnded},
 };
 use crate::{
-    backplane::{Backplane, Leadership, StoreError},
+    backplane::{Backplane, Leadership, NodeReport, StoreError},
     clock,
     farm::IncomingEvent,
     options::{at_least_one, heading},
@@ -104,6 +106,12 @@ impl Intake {
     /// Returns when a source runs on this server, if it runs on one server at a time.
     pub fn leadership(&self, source: Source) -> Leadership {
         self.backplane.leadership(source)
+    }
+
+    /// Returns the servers that share the stream, each with the time since it was heard of. `None` without
+    /// others.
+    pub fn nodes(&self) -> Option<Vec<(NodeReport, Duration)>> {
+        self.backplane.nodes()
     }
 
     /// Ends the sources that run on one server at a time, so that another server runs them.

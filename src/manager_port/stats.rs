@@ -10,9 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     actors::{Hub, messages::TakeCensus},
+    backplane::NodeReport,
     clock,
     disconnect::Disconnect,
     farm::{EventKind, mqtt::TopicKind},
+    ingest::Intake,
     stats::{MqttStats, ProxyStats, Refused, RelayStats, RelayedRooms, Resumed, Source, SourceState, Stats, Waited},
 };
 
@@ -24,6 +26,9 @@ pub(super) struct Query {
     /// Whether to list the rooms. A farm may have thousands.
     #[serde(default = "yes")]
     rooms: bool,
+    /// Whether to list the servers that share the stream, and to add up their sessions.
+    #[serde(default)]
+    cluster: bool,
 }
 
 fn yes() -> bool {
@@ -61,6 +66,29 @@ struct Figures {
     mqtt_publish: Option<MirrorFigures>,
     restarts: u64,
     poisoned: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<Cluster>,
+}
+
+/// All servers that share the stream.
+#[derive(Serialize)]
+struct Cluster {
+    sessions: Sessions,
+    nodes: Vec<NodeFigures>,
+}
+
+#[derive(Serialize)]
+struct NodeFigures {
+    name: String,
+    version: String,
+    sessions: Sessions,
+    /// The offset of the newest event that it has published.
+    offset: usize,
+    /// The sources that it runs of those that run on one server at a time.
+    sources: Vec<String>,
+    uptime_s: u64,
+    /// The time since it reported this.
+    age_s: f64,
 }
 
 #[derive(Serialize)]
@@ -112,7 +140,7 @@ struct MirrorFigures {
     dropped: u64,
 }
 
-pub(super) async fn stats(hub: web::Data<Hub>, query: web::Query<Query>) -> HttpResponse {
+pub(super) async fn stats(hub: web::Data<Hub>, intake: web::Data<Intake>, query: web::Query<Query>) -> HttpResponse {
     let rooms = if query.rooms {
         match actix_rt::time::timeout(TIMEOUT, hub.registry.send(TakeCensus { rooms: true })).await {
             Ok(Ok(census)) => Some(census.rooms.into_iter().map(|(room, size)| (room.to_string(), size)).collect()),
@@ -122,12 +150,37 @@ pub(super) async fn stats(hub: web::Data<Hub>, query: web::Query<Query>) -> Http
     } else {
         None
     };
-    HttpResponse::Ok().json(figures(hub.stats, rooms))
+    let cluster = query.cluster.then(|| intake.nodes()).flatten().map(cluster);
+    HttpResponse::Ok().json(figures(hub.stats, rooms, cluster))
 }
 
-fn figures(stats: &Stats, rooms: Option<BTreeMap<String, usize>>) -> Figures {
+fn cluster(nodes: Vec<(NodeReport, Duration)>) -> Cluster {
+    let sum = |count: fn(&NodeReport) -> usize| nodes.iter().map(|(node, _)| count(node)).sum();
+    Cluster {
+        sessions: Sessions::new(sum(|node| node.sessions), sum(|node| node.websocket)),
+        nodes: nodes
+            .into_iter()
+            .map(|(node, age)| NodeFigures {
+                name: node.name,
+                version: node.version,
+                sessions: Sessions::new(node.sessions, node.websocket),
+                offset: node.offset,
+                sources: node.sources,
+                uptime_s: node.uptime_s,
+                age_s: milliseconds(age.as_secs_f64()),
+            })
+            .collect(),
+    }
+}
+
+impl Sessions {
+    fn new(total: usize, websocket: usize) -> Self {
+        Self { total, websocket, polling: total.saturating_sub(websocket) }
+    }
+}
+
+fn figures(stats: &Stats, rooms: Option<BTreeMap<String, usize>>, cluster: Option<Cluster>) -> Figures {
     let now = clock::now();
-    let (total, websocket) = (stats.sessions.get(), stats.websocket_sessions.get());
     let sources = Source::ALL.into_iter().filter_map(|source| {
         let figures = stats.source(source);
         let (state, last_event) = (figures.state(), figures.last_event());
@@ -147,7 +200,7 @@ fn figures(stats: &Stats, rooms: Option<BTreeMap<String, usize>>) -> Figures {
     });
     Figures {
         uptime_s: milliseconds(now.saturating_duration_since(stats.started).as_secs_f64()),
-        sessions: Sessions { total, websocket, polling: total.saturating_sub(websocket) },
+        sessions: Sessions::new(stats.sessions.get(), stats.websocket_sessions.get()),
         http_connections: stats.http_connections.get(),
         rooms,
         events: EventKind::ALL.into_iter().map(|kind| (kind.as_str(), stats.event(kind).get())).collect(),
@@ -176,6 +229,7 @@ fn figures(stats: &Stats, rooms: Option<BTreeMap<String, usize>>) -> Figures {
         }),
         restarts: stats.restarts.get(),
         poisoned: stats.poisoned.get(),
+        cluster,
     }
 }
 

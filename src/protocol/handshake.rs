@@ -67,6 +67,9 @@ pub enum HandshakeError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenPacket {
     pub sid: SessionId,
+    /// The name of the server among others, without a dot. The client gets `<node>.<sid>` as its session
+    /// id, by which a proxy can route its requests.
+    pub node: Option<String>,
     /// Transports that the client may upgrade to: `["websocket"]` on polling, `[]` on a WebSocket.
     pub upgrades: &'static [&'static str],
     pub ping_interval: Duration,
@@ -114,7 +117,9 @@ impl fmt::Debug for SessionId {
 impl FromStr for SessionId {
     type Err = HandshakeError;
 
+    /// Decodes an id, also one that begins with the name of a server and a dot.
     fn from_str(text: &str) -> Result<Self, HandshakeError> {
+        let text = text.rsplit_once('.').map_or(text, |(_, id)| id);
         match Uuid::try_parse(text) {
             Ok(id) if text.len() == 32 => Ok(Self(id)),
             Ok(_) | Err(_) => Err(HandshakeError::SessionUnknown),
@@ -234,7 +239,10 @@ impl OpenPacket {
             ping_timeout: u64,
         }
         let wire = Wire {
-            sid: self.sid.to_string(),
+            sid: match &self.node {
+                Some(node) => format!("{node}.{}", self.sid),
+                None => self.sid.to_string(),
+            },
             upgrades: self.upgrades,
             ping_interval: milliseconds(self.ping_interval),
             ping_timeout: milliseconds(self.ping_timeout),
@@ -385,6 +393,7 @@ mod tests {
     fn open_packets() {
         let open = OpenPacket {
             sid: SID.parse().unwrap(),
+            node: None,
             upgrades: &["websocket"],
             ping_interval: Duration::from_secs(25),
             ping_timeout: Duration::from_millis(60_000),
@@ -401,6 +410,11 @@ mod tests {
         assert_eq!((read.ping_interval, read.ping_timeout), (open.ping_interval, open.ping_timeout));
 
         let mut text = Vec::new();
+        assert_eq!(format!("farm-1.{SID}").parse::<SessionId>(), SID.parse());
+        let mut named = Vec::new();
+        OpenPacket { node: Some("farm-1".to_owned()), ..open.clone() }.encode(&mut named);
+        let sid = ServerOpen::decode(std::str::from_utf8(&named[1..]).unwrap()).unwrap().sid;
+        assert_eq!(sid, format!("farm-1.{}", open.sid));
         OpenPacket { upgrades: &[], ..open }.encode(&mut text);
         assert!(String::from_utf8(text).unwrap().contains(r#""upgrades":[]"#));
     }

@@ -29,6 +29,7 @@
 //! let random = [7; 16]; // Placeholder: fill these bytes from the operating system's generator.
 //! let open = OpenPacket {
 //!     sid: SessionId::from_random(random),
+//!     node: None,
 //!     upgrades: &[],
 //!     ping_interval: Duration::from_secs(25),
 //!     ping_timeout: Duration::from_secs(60),

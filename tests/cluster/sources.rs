@@ -10,7 +10,7 @@ use super::{
     nats::Nats,
     nodes::node,
     server::{Server, until},
-    stand_in::{JOB, StandIn, job},
+    stand_in::{JOB, StandIn, TASK, job},
 };
 
 const OTHER: &str = "4b2c1f0e-7c3f-4f0f-9a53-2f6d1b7f6c22";
@@ -196,4 +196,106 @@ async fn events_of_mqtt_come_once_from_all_nodes() {
     assert_eq!(seen, expected);
     assert_eq!(state(&second).await, "connected");
     assert_eq!(second.stats().await["mqtt"]["connections"], 1);
+}
+
+/// Subscribes until the Manager has confirmed it, which a busy machine may not do in time.
+async fn subscribe(browser: &mut Browser, kind: &str, uuid: &str) {
+    while browser.try_subscribe(kind, Some(uuid)).await.0 != "ok" {}
+}
+
+/// Returns how often the Manager was asked for a room.
+fn asked_for(manager: &StandIn, op: &str) -> usize {
+    manager.was_asked(&format!("{op} job {JOB}"))
+}
+
+#[actix_rt::test]
+async fn rooms_of_all_nodes_are_followed() {
+    let Some(nats) = Nats::start().await else { return };
+    let manager = StandIn::start("3.9-alpha0").await;
+    *manager.state.jobs.borrow_mut() = vec![named(JOB, "one", 1), named(OTHER, "other", 1)];
+    let [first, second] = two_nodes(&nats, &manager).await;
+    let mut browsers = [Browser::connect(&first.address()).await, Browser::connect(&second.address()).await];
+    let task = |name: &str| json!({"activity": "", "id": JOB, "job_id": JOB, "name": name, "status": "active", "updated": "2026-11-23T21:40:01Z"});
+    // Only a browser of the other node is in the room: its answer waits for the Manager's.
+    subscribe(&mut browsers[1], "job", JOB).await;
+    assert_eq!(asked_for(&manager, "subscribe"), 1);
+    manager.emit("/task", &task("a")).await;
+    assert_eq!(browsers[1].next("/task").await["name"], "a");
+    // The leader follows it already.
+    subscribe(&mut browsers[0], "job", JOB).await;
+    browsers[1].unsubscribe("job", Some(JOB)).await;
+    subscribe(&mut browsers[1], "job", JOB).await;
+    assert_eq!(asked_for(&manager, "subscribe"), 1);
+    // A room that nobody of any node is in any more is left.
+    browsers[0].unsubscribe("job", Some(JOB)).await;
+    drop(browsers);
+    until("the room to be left", async || asked_for(&manager, "unsubscribe") == 1).await;
+    // What a killed leader followed is followed by the next one.
+    let mut browser = Browser::connect(&second.address()).await;
+    subscribe(&mut browser, "job", JOB).await;
+    assert_eq!(asked_for(&manager, "subscribe"), 2);
+    drop(first);
+    second.until_relay("connected").await;
+    until("the room to be followed again", async || asked_for(&manager, "subscribe") == 3).await;
+    manager.emit("/task", &task("b")).await;
+    assert_eq!(browser.next("/task").await["name"], "b");
+}
+
+#[actix_rt::test]
+async fn a_room_of_a_node_that_is_gone_is_left() {
+    let Some(nats) = Nats::start().await else { return };
+    let manager = StandIn::start("3.9-alpha0").await;
+    manager.state.jobs.borrow_mut().push(named(JOB, "one", 1));
+    let [_first, second] = two_nodes(&nats, &manager).await;
+    let mut browser = Browser::connect(&second.address()).await;
+    subscribe(&mut browser, "job", JOB).await;
+    drop(second);
+    until("the room to be left", async || asked_for(&manager, "unsubscribe") == 1).await;
+}
+
+#[actix_rt::test]
+async fn the_logs_of_tasks_reach_browsers_of_all_nodes() {
+    let Some(nats) = Nats::start().await else { return };
+    let manager = StandIn::start("3.9-alpha0").await;
+    manager.state.jobs.borrow_mut().push(named(JOB, "one", 1));
+    manager.state.logs.borrow_mut().insert(TASK.to_owned(), b"before\n".to_vec());
+    let [_first, second] = two_nodes(&nats, &manager).await;
+    let mut browser = Browser::connect(&second.address()).await;
+    subscribe(&mut browser, "tasklog", TASK).await;
+    manager.state.logs.borrow_mut().get_mut(TASK).unwrap().extend_from_slice(b"a line\n");
+    assert_eq!(browser.next("/tasklog").await["log"], "a line\n");
+}
+
+#[actix_rt::test]
+async fn a_name_belongs_to_one_node() {
+    let Some(nats) = Nats::start().await else { return };
+    let mut first = node(&nats, &["--node-name", "farm-1"]).await;
+    let second = node(&nats, &["--node-name", "farm-2"]).await;
+    let mut browser = Browser::connect(&second.address()).await;
+    assert_eq!(browser.chat("a", "b").await, "message sent successfully.");
+    assert_eq!(second.health().await, "ok\nnode: farm-2\nnats: connected\n");
+    let output = super::server::run(&["--nats", &nats.url(), "--node-name", "farm-1"]).await;
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("error: another node is named farm-1: give each node a --node-name of its own\n"), "{said}");
+    let cluster = async || {
+        let url = format!("{}/api/stats?cluster=true", second.manager_url);
+        let body = awc::Client::new().get(url).send().await.unwrap().body().await.unwrap();
+        serde_json::from_slice::<Value>(&body).unwrap()["cluster"].clone()
+    };
+    until("both nodes to be listed", async || {
+        let cluster = cluster().await;
+        let names: Vec<_> = cluster["nodes"].as_array().unwrap().iter().map(|node| node["name"].clone()).collect();
+        names == ["farm-1", "farm-2"]
+            && cluster["sessions"] == json!({"total": 1, "websocket": 1, "polling": 0})
+            && cluster["nodes"][1]["offset"] == 1
+    })
+    .await;
+    // One that stops gives its name up; one that is killed loses it.
+    first.signal(Signal::TERM);
+    assert!(first.ended().await.success());
+    until("the node to be gone", async || cluster().await["nodes"].as_array().unwrap().len() == 1).await;
+    drop(node(&nats, &["--node-name", "farm-1"]).await);
+    let again = node(&nats, &["--node-name", "farm-1"]).await;
+    assert!(again.health().await.contains("node: farm-1\n"));
 }

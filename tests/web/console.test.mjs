@@ -10,6 +10,7 @@ import { test } from 'node:test';
 import WebSocket from 'ws';
 import { launch, NO_CHROMIUM } from '../clients/support/chromium.mjs';
 import { jobUpdate, TASK_A, taskLog } from '../clients/support/farm.mjs';
+import { NO_NATS, startNats } from '../clients/support/nats.mjs';
 import { EVERY_EVENT, Server } from '../clients/support/server.mjs';
 import { eventually } from '../clients/support/wait.mjs';
 
@@ -54,9 +55,28 @@ const rows = (page, id, wanted) =>
   eventually(() => page.$$eval(`#${id} tbody tr`, (all) => all.map((row) => [...row.cells].map(({ innerText }) => innerText.trim()))), wanted, `the rows of ${id}`);
 const press = (page, label) => page.evaluate((wanted) => [...document.querySelectorAll('button')].find((button) => button.textContent === wanted && !button.disabled).click(), label);
 
+test('the console lists the nodes of a cluster', { skip: NO_CHROMIUM || NO_NATS }, async (t) => {
+  const nats = await startNats(t);
+  const other = await Server.start({ args: ['--nats', nats, '--node-name', 'farm-2'] });
+  t.after(() => other.program.exit ?? other.stop());
+  const { server, page, said } = await start(t, { args: ['--nats', nats, '--node-name', 'farm-1'] });
+  await connect(t, server, 2);
+  await connect(t, other, 1);
+  const shown = (all) => all.map(([name, , sessions]) => `${name} ${sessions}`).join();
+  await rows(page, 'nodes', (all) => shown(all) === 'farm-1 2,farm-2 1');
+  await text(page, '#nodes-sum', (found) => found === '3 sessions');
+  await other.stop();
+  await rows(page, 'nodes', (all) => shown(all) === 'farm-1 2');
+  await page.evaluate(AXE);
+  const { violations } = await page.evaluate(() => globalThis.axe.run('#cluster', { resultTypes: ['violations'] }));
+  assert.deepEqual(violations.filter(({ impact }) => impact === 'serious' || impact === 'critical'), []);
+  assert.deepEqual(said, []);
+});
+
 test('the console shows who is connected and what flows', { skip: NO_CHROMIUM }, async (t) => {
   const { server, page, said } = await start(t);
   await text(page, '#connection', (found) => found === 'live');
+  assert.equal(await page.$eval('#cluster', ({ hidden }) => hidden), true, 'a server alone has no nodes');
   const sockets = await connect(t, server, 3);
   const uuid = '4b2c1f0e-7c3f-4f0f-9a53-2f6d1b7f6c21';
   sockets[1].send(`42["/subscription",{"op":"subscribe","type":"job","uuid":"${uuid}"}]`);

@@ -50,6 +50,8 @@ pub enum NatsError {
     OtherShape { name: String, problem: String },
     #[error("the stream {name} cannot be created: {reason}")]
     NotCreated { name: String, reason: String },
+    #[error("another node is named {0}: give each node a --node-name of its own")]
+    NameInUse(String),
     #[error("--nats-max-age must not be shorter than --event-id-age, for which ids are remembered")]
     ShortAge,
 }
@@ -81,8 +83,13 @@ impl Connection {
         let connection = Self { client, context, config: config(options, repetition) };
         let opened = timeout(PATIENCE, async {
             loop {
-                match connection.stream().await {
-                    Ok(info) => return connection.check(&info),
+                let opened = async {
+                    let info = connection.stream().await?;
+                    connection.check(&info).map_err(StreamProblem::Permanent)?;
+                    connection.bucket().await
+                };
+                match opened.await {
+                    Ok(_) => return Ok(()),
                     Err(StreamProblem::Permanent(error)) => return Err(error),
                     Err(StreamProblem::Later(reason)) => log::info!("waiting for JetStream: {reason}"),
                 }
@@ -112,10 +119,14 @@ impl Connection {
         }
     }
 
+    pub(super) fn bucket_name(&self) -> String {
+        format!("{}-cluster", self.config.name)
+    }
+
     /// Opens the bucket of what expires, which is created if it is missing.
-    pub(super) async fn bucket(&self) -> Result<Store, String> {
+    pub(super) async fn bucket(&self) -> Result<Store, StreamProblem> {
         let config = kv::Config {
-            bucket: format!("{}-cluster", self.config.name),
+            bucket: self.bucket_name(),
             description: "locks and nodes of the servers that share the stream".to_owned(),
             history: 1,
             max_age: LEASE,
@@ -125,12 +136,18 @@ impl Connection {
         };
         let store = match self.context.get_key_value(&config.bucket).await {
             Ok(store) => store,
-            Err(_) => self.context.create_key_value(config).await.map_err(|error| error.to_string())?,
+            Err(_) => {
+                let created = self.context.create_key_value(config).await;
+                created.map_err(|error| StreamProblem::Later(error.to_string()))?
+            }
         };
-        match store.stream.cached_info().config.max_age {
-            LEASE => Ok(store),
-            age => Err(format!("its keys live for {} s instead of {} s: remove it", age.as_secs(), LEASE.as_secs())),
+        let age = store.stream.cached_info().config.max_age;
+        if age == LEASE {
+            return Ok(store);
         }
+        let (age, lease) = (age.as_secs(), LEASE.as_secs());
+        let problem = format!("its keys live for {age} s instead of {lease} s, so that no lock expires in time");
+        Err(StreamProblem::Permanent(NatsError::OtherShape { name: format!("KV_{}", self.bucket_name()), problem }))
     }
 
     fn explain(&self, error: &CreateStreamErrorKind) -> StreamProblem {
@@ -181,8 +198,11 @@ impl Connection {
 }
 
 /// Why there is no stream.
+#[derive(Debug, thiserror::Error)]
 pub(super) enum StreamProblem {
+    #[error("{0}")]
     Later(String),
+    #[error(transparent)]
     Permanent(NatsError),
 }
 

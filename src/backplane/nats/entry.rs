@@ -39,9 +39,9 @@ pub(super) fn fence_subject(stream: &str, source: Source) -> String {
     format!("{stream}.events.{LEADER}{source}")
 }
 
-/// Returns whether the message is a fence, which is no event.
-pub(super) fn is_fence(message: &Message) -> bool {
-    last_part(message).starts_with(LEADER)
+/// Returns the source whose fence the message is. A fence is no event.
+pub(super) fn fence_of(message: &Message) -> Option<&str> {
+    last_part(message).strip_prefix(LEADER)
 }
 
 /// Returns whether the event was published by a source that exists once.

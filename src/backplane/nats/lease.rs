@@ -151,7 +151,10 @@ impl Lease {
         let attempt = async {
             let store = match &self.store {
                 Some(store) => store.clone(),
-                None => self.store.insert(self.connection.bucket().await?).clone(),
+                None => {
+                    let store = self.connection.bucket().await.map_err(|problem| problem.to_string())?;
+                    self.store.insert(store).clone()
+                }
             };
             Ok(request(store, self.key.clone()).await)
         };

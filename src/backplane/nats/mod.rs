@@ -10,8 +10,10 @@ mod connection;
 mod entry;
 mod leader;
 mod lease;
+mod nodes;
 mod options;
 mod publish;
+mod sharing;
 mod tail;
 
 use std::{rc::Rc, sync::Arc, time::Duration};
@@ -22,12 +24,15 @@ use uuid::Uuid;
 
 pub use self::{
     connection::{Connection, NatsError},
+    nodes::NodeReport,
     options::{NatsOptions, NatsUrl},
     publish::StoreError,
 };
 use self::{
     leader::Leader,
+    nodes::Nodes,
     publish::{Fence, Outgoing, WriteError, Writer},
+    sharing::Sharing,
     tail::{Position, Tail},
 };
 use super::{Apply, Leadership};
@@ -51,28 +56,53 @@ pub(super) struct Nats {
     reached: watch::Receiver<Reached>,
     grace: Duration,
     leader: Option<Arc<Leader>>,
+    nodes: Arc<Nodes>,
+}
+
+/// What this server is among the nodes.
+#[derive(Debug)]
+pub struct Node {
+    pub name: String,
+    /// The sources of this node that run on one node at a time.
+    pub once: Vec<Source>,
+    /// How long clients stay while NATS cannot be reached.
+    pub grace: Duration,
 }
 
 impl Nats {
-    /// Starts reading the stream. Resolves once this node has everything that was in it. `once` lists the
-    /// sources of this node that run on one node at a time.
+    /// Starts reading the stream. Resolves once this node has everything that was in it.
+    ///
+    /// # Errors
+    ///
+    /// Another node has the name.
     pub(super) async fn start(
         connection: Connection,
-        grace: Duration,
-        once: Vec<Source>,
+        Node { name, once, grace }: Node,
         apply: Apply,
         hub: &Arc<Hub>,
         chats: mpsc::Receiver<Said>,
-    ) -> Self {
+    ) -> Result<Self, NatsError> {
         let (apply, connection) = (Arc::new(apply), Arc::new(connection));
+        let id = Uuid::new_v4().simple().to_string();
+        let nodes = Arc::new(Nodes::new(connection.clone(), name.clone(), id.clone(), hub.stats));
+        nodes.take_name().await?;
+        nodes.start(hub);
         let writer = Writer::new(connection.client.clone(), connection.config.name.clone());
         let reached = hub.reached.subscribe();
         let (caught_up, mut is_caught_up) = watch::channel(false);
         let position = Position::new(hub.reached.clone());
         let (hub_of_tail, apply_of_tail) = (hub.clone(), apply.clone());
-        let identity = (random_id().as_str().to_owned(), random_id().as_str().to_owned());
+        let identity = (name, id.clone());
         let leader = Leader::new(connection.clone(), writer.clone(), identity, once, reached.clone(), hub.stats);
         let leader = leader.map(Arc::new);
+        if let Some((interest, leader)) = hub.interest.clone().zip(leader.clone()) {
+            let (connection, hub) = (connection.clone(), hub.clone());
+            let sharing = Rc::new(Sharing { connection, hub: hub.clone(), interest, leader, id });
+            hub.supervisor.keep("backplane-sharing", move |_| {
+                let sharing = sharing.clone();
+                async move { sharing.run().await }
+            });
+        }
         let tail = Rc::new(Tail { connection, apply: apply_of_tail, hub: hub_of_tail, position, caught_up });
         let reading = tail.clone();
         hub.supervisor.keep("backplane", move |_| {
@@ -94,7 +124,7 @@ impl Nats {
                 async move { leader.run().await }
             });
         }
-        Self { writer, apply, reached, grace, leader }
+        Ok(Self { writer, apply, reached, grace, leader, nodes })
     }
 
     /// Stores the events, and waits until this node has published them.
@@ -146,11 +176,17 @@ impl Nats {
         leader.map_or_else(Leadership::alone, |leader| Leadership::of(leader.office()))
     }
 
-    /// Ends the sources that run on one node at a time, so that another node runs them.
+    /// Ends the sources that run on one node at a time, so that another node runs them, and gives the name
+    /// up.
     pub(super) async fn resign(&self) {
         if let Some(leader) = &self.leader {
             leader.resign().await;
         }
+        self.nodes.resign().await;
+    }
+
+    pub(super) fn nodes(&self) -> Vec<(NodeReport, Duration)> {
+        self.nodes.list()
     }
 
     async fn store(&self, events: &[Outgoing], fence: Option<&Fence>) -> Result<(), WriteError> {

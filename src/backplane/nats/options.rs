@@ -24,6 +24,11 @@ pub struct NatsOptions {
     #[arg(long, value_name = "FILE", env = "WEBUPDATES_NATS_CA", requires = "nats", help_heading = heading::CLUSTER, hide_short_help = true)]
     pub nats_ca: Option<PathBuf>,
 
+    /// Name of this server among those that share the stream: letters, digits and hyphens. Session ids
+    /// begin with it, so that a proxy can send the requests of a session to its node; by default random
+    #[arg(long, value_name = "NAME", env = "WEBUPDATES_NODE_NAME", requires = "nats", value_parser = node_name, help_heading = heading::CLUSTER)]
+    pub node_name: Option<String>,
+
     /// Stream of the farm; it is created if it is missing
     #[arg(long, value_name = "NAME", env = "WEBUPDATES_NATS_STREAM", default_value = "webupdates", value_parser = stream_name, help_heading = heading::CLUSTER, hide_short_help = true)]
     pub nats_stream: String,
@@ -44,6 +49,14 @@ pub struct NatsOptions {
     /// so that they reconnect to another node
     #[arg(long, value_name = "TIME", env = "WEBUPDATES_BACKPLANE_GRACE", default_value = "15s", value_parser = positive_duration, help_heading = heading::CLUSTER, hide_short_help = true)]
     pub backplane_grace: Duration,
+}
+
+impl NatsOptions {
+    /// Returns the name of this node, which is random if none is given. `None` without NATS.
+    pub fn node(&self) -> Option<String> {
+        let random = || format!("{:08x}", fastrand::u32(..));
+        (!self.nats.is_empty()).then(|| self.node_name.clone().unwrap_or_else(random))
+    }
 }
 
 /// The address of a NATS server. It may hold a user name and a password, which are never printed.
@@ -84,6 +97,13 @@ impl fmt::Debug for NatsUrl {
     }
 }
 
+fn node_name(text: &str) -> Result<String, String> {
+    match !text.is_empty() && text.len() <= 32 && text.chars().all(|char| char.is_ascii_alphanumeric() || char == '-') {
+        true => Ok(text.to_owned()),
+        false => Err("the name of a node has 1 to 32 letters, digits and hyphens".to_owned()),
+    }
+}
+
 fn stream_name(text: &str) -> Result<String, String> {
     let is_plain = |char: char| char.is_ascii_alphanumeric() || char == '-' || char == '_';
     match !text.is_empty() && text.len() <= 64 && text.chars().all(is_plain) {
@@ -106,6 +126,7 @@ mod tests {
         for text in ["", "http://farm", "ws://farm", "nats://", "nats://farm:port"] {
             assert!(text.parse::<NatsUrl>().unwrap_err().starts_with("not a URL of NATS"), "{text}");
         }
+        assert!(node_name("a.b").is_err() && node_name("").is_err() && node_name("Node-7").is_ok());
         assert!(stream_name("a.b").is_err() && stream_name("").is_err());
     }
 }

@@ -29,20 +29,16 @@ use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::watch;
 
-use super::{
-    super::Apply,
-    connection::{Connection, StreamProblem},
-    entry,
-};
+use super::{super::Apply, connection::Connection, entry};
 use crate::{
     actors::{
         Hub,
-        messages::{Accepted, BeginHistory, Enqueue, Refuse},
+        messages::{Accepted, BeginHistory, Enqueue, Lapse, Refuse},
     },
     clock,
     disconnect::Disconnect,
     history::{Place, Reached},
-    stats::SourceState,
+    stats::{Source, SourceState},
 };
 
 /// The interval of the consumer's heartbeats, and the silence after which it is made anew.
@@ -102,12 +98,8 @@ impl Tail {
                     }
                 }
                 Err(problem) => {
-                    let reason = match problem {
-                        StreamProblem::Later(reason) => reason,
-                        StreamProblem::Permanent(error) => error.to_string(),
-                    };
                     if !std::mem::replace(&mut complained, true) {
-                        log::warn!("the stream of NATS cannot be read: {reason}");
+                        log::warn!("the stream of NATS cannot be read: {problem}");
                     }
                 }
             }
@@ -190,7 +182,7 @@ impl Tail {
             }
             let mut entries = Vec::with_capacity(run.len());
             let mut last = self.position.last.get();
-            let mut problem = None;
+            let (mut problem, mut has_new_relay) = (None, false);
             for message in run {
                 if message.status == Some(StatusCode::IDLE_HEARTBEAT) {
                     if self.silence() > SILENCE {
@@ -203,6 +195,7 @@ impl Tail {
                     Ok(None) => {}
                     Ok(Some(place)) => {
                         last = place.offset;
+                        has_new_relay |= entry::fence_of(&message) == Some(Source::Relay.as_str());
                         entries.extend(self.accept(&message, place));
                     }
                     Err(error) => {
@@ -215,6 +208,10 @@ impl Tail {
                 self.position.hear();
                 let topic = |accepted: &Accepted| accepted.event.kind().topic();
                 self.apply.apply(entries, topic, |run| run).await;
+                if has_new_relay {
+                    // Between two leaders nobody followed the rooms of jobs and logs.
+                    self.hub.registry.enqueue(Lapse { room: None });
+                }
                 self.position.advance(last);
                 self.position.hear();
                 stats.offset.set(usize::try_from(last).unwrap_or(usize::MAX));
@@ -262,7 +259,7 @@ impl Tail {
     }
 
     fn accept(&self, message: &Message, place: Place) -> Option<Accepted> {
-        if entry::is_fence(message) {
+        if entry::fence_of(message).is_some() {
             return None;
         }
         match entry::decode(message) {

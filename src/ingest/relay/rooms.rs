@@ -265,7 +265,7 @@ impl Rooms {
                 Verdict::Supply { room, is_known } => self.supply(room, is_known),
                 Verdict::Withdraw(room) => {
                     self.shared.interest.set_supply(room, Supply::Pending);
-                    self.shared.hub.registry.enqueue(Lapse { room });
+                    self.shared.hub.registry.enqueue(Lapse { room: Some(room) });
                     self.subscriptions.unwant(room);
                     if let Room::TaskLog(task) = room {
                         self.followers.leave(task);

@@ -92,7 +92,7 @@ impl Server {
         File::open("/dev/urandom")?.read_exact(&mut random)?;
         let sid = SessionId::from_random(random);
         let mut open = Vec::new();
-        OpenPacket { sid, upgrades: &[], ping_interval: PING_INTERVAL, ping_timeout: 2 * PING_INTERVAL }
+        OpenPacket { sid, node: None, upgrades: &[], ping_interval: PING_INTERVAL, ping_timeout: 2 * PING_INTERVAL }
             .encode(&mut open);
         let session = Session { connection: Connection::new(), outbox: Vec::new() };
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner).insert(sid, session);

@@ -260,7 +260,7 @@ mod tests {
         let history = History::new(HistoryOptions { bytes: 0, state_entities: 0 }, clock::now());
         let registry = RoomRegistry::new(workers.clone(), None, outbox_limits, history, stats).start();
         let chat = Chat::new(registry.clone(), stats).start();
-        let rules = Rules::new(defaults(), clock::now());
+        let rules = Rules::new(defaults(), None, clock::now());
         let given_up = tokio::sync::mpsc::channel(1).0;
         let supervisor = Supervisor { budget: RestartBudget::default(), stats, given_up, stopping: Arc::default() };
         Arc::new(Hub {
