@@ -61,7 +61,6 @@ struct Scene {
     leave: Notify,
     /// The token of each event, as the first client that resumes got it.
     tokens: RefCell<Vec<String>>,
-    pause: Duration,
     manager: Manager,
 }
 
@@ -104,24 +103,12 @@ impl Crowd {
         plain: usize,
         end: usize,
     ) -> Self {
-        Self::gather_at(PACE, servers, resumable, plain, end).await
-    }
-
-    /// Does the same with this pause between the requests of the Manager.
-    pub(super) async fn gather_at<'a>(
-        pause: Duration,
-        servers: impl IntoIterator<Item = &'a Server>,
-        resumable: usize,
-        plain: usize,
-        end: usize,
-    ) -> Self {
         let scene = Rc::new(Scene {
             nodes: RefCell::new(servers.into_iter().map(Place::from).collect()),
             ready: Barrier::new(resumable + plain + 1),
             end: Cell::new(end),
             leave: Notify::new(),
             tokens: RefCell::default(),
-            pause,
             manager: Manager::default(),
         });
         let resuming = (0..resumable).map(|number| actix_rt::spawn(follow(scene.clone(), number, true)));
@@ -282,7 +269,7 @@ async fn publish(scene: Rc<Scene>) {
         match client.post(&url).send_json(&events).await.map(|answer| answer.status().as_u16()) {
             Ok(200) => {
                 manager.published.update(|number| number + BATCH);
-                sleep(scene.pause).await;
+                sleep(PACE).await;
             }
             Ok(503) | Err(_) => {
                 manager.refused.update(|number| number + 1);

@@ -11,9 +11,7 @@ use super::{
     crowd::Crowd,
     line::{Line, Way},
     nats::{Cluster, Nats, url},
-    nodes::node,
-    program,
-    server::{Server, until},
+    server::Server,
 };
 
 /// A node, with a line to each NATS server.
@@ -127,56 +125,4 @@ async fn nothing_is_lost_by_faults_at_random() {
     }
     let outcome = crowd.finish(Duration::from_secs(180)).await;
     println!("{faults} faults, {} connections of 80 clients, {outcome:?}", outcome.connections);
-}
-
-#[actix_rt::test]
-#[ignore = "takes minutes: tests/long/cluster runs it"]
-async fn five_thousand_clients_go_on_at_the_node_that_is_left() {
-    let Some(nats) = Nats::start().await else { return };
-    let mut nodes = vec![node(&nats, &[]).await, node(&nats, &[]).await];
-    // Others at the node that is left, in a process of their own: 50 events per second for 40 s.
-    let load = |events: &str| {
-        let (url, publish) = (&nodes[0].browsers_url, format!("{}/api/events", nodes[0].manager_url));
-        let command = program::command(&[
-            "simulate-browsers",
-            url,
-            "--publish-url",
-            &publish,
-            "-n",
-            "1000",
-            "--events",
-            events,
-            "--rate",
-            "50",
-            "--json",
-        ]);
-        actix_rt::spawn(program::run(command))
-    };
-    let p99 = |output: std::process::Output| {
-        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!(report["problems"], serde_json::json!([]));
-        report["latency"]["p99_ms"].as_f64().unwrap()
-    };
-    let crowd = Crowd::gather_at(Duration::from_secs(1), &nodes, 5000, 0, usize::MAX).await;
-    let quiet = p99(load("1000").await.unwrap());
-    let before = nodes[0].rss();
-    let loaded = load("1000");
-    sleep(Duration::from_secs(8)).await;
-    drop(nodes.pop());
-    let began = clock::now();
-    until("all clients to resume", async || nodes[0].stats().await["resumes"]["recovered"] == 2500).await;
-    let took = began.elapsed();
-    let during = p99(loaded.await.unwrap());
-    let after = nodes[0].rss();
-    let outcome = crowd.finish(Duration::from_secs(120)).await;
-    println!(
-        "2500 of 5000 clients resumed within {:.1} s; p99 of 1000 others {quiet:.1} ms before and {during:.1} ms meanwhile; \
-         {:.0} MB before and {:.0} MB after; {outcome:?}",
-        took.as_secs_f64(),
-        before as f64 / 1e6,
-        after as f64 / 1e6,
-    );
-    assert!(took < Duration::from_secs(5), "{took:?}");
-    assert!(after < 3 * before, "{after} after {before} bytes");
-    assert!(during < 1.5 * quiet, "{during} ms after {quiet} ms");
 }
