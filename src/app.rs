@@ -10,7 +10,7 @@ mod secrets;
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -24,7 +24,7 @@ use tokio::sync::{Notify, mpsc, watch};
 pub use self::{
     checks::check,
     health::{HealthError, health},
-    listeners::ListenUrl,
+    listeners::ListenUrls,
 };
 use self::{listeners::Listeners, running::Running, secrets::Secrets};
 use crate::{
@@ -47,12 +47,13 @@ use crate::{
     interest::Interest,
     log_budget::{LogBudget, SESSION_LINES},
     manager_port::{self, ManagerPort, TokenError},
+    options::ListenAddress,
     outbox::Workers,
     proxy::Proxy,
     service_manager,
     session_state::Rules,
     stats::{Source, Stats},
-    system::Signals,
+    system::{Listener, Signals},
     tls::{Acceptor, CertificateError},
     transport,
 };
@@ -66,8 +67,11 @@ const MAX_CHATS: usize = 1000;
 /// Why the server could not start, or ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    #[error("cannot listen on {address}: {error}; {}{option} chooses another address", listeners::advice(error))]
-    Listen { address: SocketAddr, option: &'static str, error: io::Error },
+    #[error(
+        "cannot listen on {address}: {error}; {}{option} chooses another address",
+        listeners::advice(address, error)
+    )]
+    Listen { address: ListenAddress, option: &'static str, error: io::Error },
     #[error(
         "--manager-listen {0} can be reached from other machines: give the Manager a token with --manager-token-file, or listen on 127.0.0.1"
     )]
@@ -109,7 +113,7 @@ pub enum ServeError {
 }
 
 /// Runs the server until SIGTERM, SIGINT or, with `--events-from-stdin`, EOF on stdin. Calls
-/// `ready` with the addresses of both listeners, the browsers' first, once it serves them.
+/// `ready` with the addresses of both ports, the browsers' first, once it serves them.
 ///
 /// # Errors
 ///
@@ -117,18 +121,18 @@ pub enum ServeError {
 /// publish` cannot be used. The text of the error says which, and what helps.
 pub async fn serve(
     mut options: ServeOptions,
-    ready: impl FnOnce(ListenUrl, ListenUrl) -> io::Result<()>,
+    ready: impl FnOnce(ListenUrls, ListenUrls) -> io::Result<()>,
 ) -> Result<(), ServeError> {
     let mut signals = Signals::new().map_err(ServeError::Signals)?;
     files::fit(&mut options.transport);
     let secrets = Arc::new(Secrets::read(&options)?);
     let Listeners { browsers, manager, shared } =
-        Listeners::open(options.transport.listen, options.manager_port.listen)?;
-    let browsers_place = ListenUrl::of(&browsers, secrets.browsers.is_some())?;
-    let manager_place = ListenUrl::of(&manager, secrets.manager.is_some())?;
-    checks::check_token(&options, manager_place.address)?;
+        Listeners::open(&options.transport.listen, &options.manager_port.listen)?;
+    let browsers_place = ListenUrls::of(&browsers, secrets.browsers.is_some())?;
+    let manager_place = ListenUrls::of(&manager, secrets.manager.is_some())?;
+    checks::check_token(&options, &manager_place.addresses)?;
     checks::check_auth(&options)?;
-    checks::check_manager(&options, [browsers_place.address, manager_place.address]).await?;
+    checks::check_manager(&options, &[&browsers_place.addresses[..], &manager_place.addresses].concat()).await?;
 
     let nats = match options.nats.nats.is_empty() {
         true => None,
@@ -217,7 +221,7 @@ fn once(options: &ServeOptions) -> Vec<Source> {
 fn sources(
     options: &ServeOptions,
     secrets: &Secrets,
-    manager: TcpListener,
+    manager: Vec<Listener>,
     demo: Option<Arc<Site>>,
 ) -> Vec<Box<dyn EventSource>> {
     let max_body = options.manager_port.max_body;

@@ -63,7 +63,7 @@ enum Tool {
     /// Browsers connect with Socket.IO v2 to the first address. The Manager publishes events at the
     /// second one, with POST /api/events, and reads the server's metrics there, with GET /api/stats.
     #[command(after_help = "\
-When the server is ready, it prints one line: listening browsers=http://… manager=http://… (https://… with a certificate)
+When the server is ready, it prints one line: listening browsers=http://… manager=http://… (https://… with a certificate; several addresses with commas between them)
 Logs go to stderr; RUST_LOG sets the level, e.g. RUST_LOG=debug.
 Exit codes: 0 shut down on request, 2 could not start, 3 exited because a part of it kept failing.")]
     Serve(Box<config::ServeOptions>),

@@ -2,7 +2,9 @@
 //! parsers of values.
 
 use std::{
+    fmt,
     net::{Ipv4Addr, SocketAddr, ToSocketAddrs},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -17,6 +19,37 @@ pub mod heading {
     pub const SESSIONS: &str = "Sessions";
     pub const DELIVERY: &str = "Delivery";
     pub const HTTP: &str = "HTTP";
+}
+
+/// An address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenAddress {
+    Tcp(SocketAddr),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Parses an [`address`], or `unix:` and the absolute path of a Unix socket.
+///
+/// # Errors
+///
+/// The text is neither, or the system has no Unix sockets.
+pub fn listen_address(text: &str) -> Result<ListenAddress, String> {
+    match text.strip_prefix("unix:") {
+        None => address(text).map(ListenAddress::Tcp),
+        Some(_) if !cfg!(unix) => Err("this system has no Unix sockets for servers".to_owned()),
+        Some(path) if path.starts_with('/') && !path.ends_with('/') => Ok(ListenAddress::Unix(path.into())),
+        Some(_) => Err("not a path such as unix:/run/flamenco-webupdates/browsers.sock".to_owned()),
+    }
 }
 
 /// Parses an address with a port, such as `127.0.0.1:8081`, `localhost:8081` or `:8081`. Without a
@@ -101,5 +134,19 @@ mod tests {
             assert!(error.starts_with("not an address such as "), "{text}: {error}");
         }
         assert!(address("no.such.name.invalid:80").unwrap_err().contains("has no address"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_unix_socket_has_an_absolute_path() {
+        let parsed = listen_address("unix:/run/farm.sock").unwrap();
+        assert_eq!(
+            (parsed.to_string().as_str(), parsed),
+            ("unix:/run/farm.sock", ListenAddress::Unix("/run/farm.sock".into()))
+        );
+        assert_eq!(listen_address(":8081"), Ok(ListenAddress::Tcp(([0, 0, 0, 0], 8081).into())));
+        for text in ["unix:", "unix:farm.sock", "unix:/run/", "unix://"] {
+            assert!(listen_address(text).unwrap_err().starts_with("not a path such as unix:/"), "{text}");
+        }
     }
 }

@@ -10,6 +10,7 @@ use super::{ServeError, secrets::Secrets};
 use crate::{
     config::ServeOptions,
     ingest::relay::Api,
+    options::ListenAddress,
     transport::{AllowedOrigin, AuthScope},
 };
 
@@ -20,17 +21,27 @@ const MANAGER_CHECK: Duration = Duration::from_secs(2);
 /// opening a port.
 pub async fn check(options: &ServeOptions) -> Vec<ServeError> {
     let secrets = Secrets::read(options).err();
-    let listeners = [options.transport.listen, options.manager_port.listen];
-    let refusals = [check_token(options, listeners[1]), check_auth(options), check_manager(options, listeners).await];
+    let manager = &options.manager_port.listen;
+    let listeners = [&options.transport.listen[..], manager].concat();
+    let refusals = [check_token(options, manager), check_auth(options), check_manager(options, &listeners).await];
     secrets.into_iter().chain(refusals.into_iter().filter_map(Result::err)).collect()
 }
 
 /// Refuses a Manager's port that other machines reach without a token.
-pub(super) fn check_token(options: &ServeOptions, manager: SocketAddr) -> Result<(), ServeError> {
-    match options.manager_port.token_file.is_some() || manager.ip().is_loopback() {
-        true => Ok(()),
-        false => Err(ServeError::NoToken(manager)),
+pub(super) fn check_token(options: &ServeOptions, manager: &[ListenAddress]) -> Result<(), ServeError> {
+    let exposed = tcp(manager).find(|address| !address.ip().is_loopback());
+    match exposed.filter(|_| options.manager_port.token_file.is_none()) {
+        None => Ok(()),
+        Some(address) => Err(ServeError::NoToken(address)),
     }
+}
+
+/// Returns the addresses that other machines may reach.
+fn tcp(addresses: &[ListenAddress]) -> impl Iterator<Item = SocketAddr> {
+    addresses.iter().filter_map(|address| match address {
+        ListenAddress::Tcp(address) => Some(*address),
+        ListenAddress::Unix(_) => None,
+    })
 }
 
 /// Refuses options that would expose users' log-ins to strangers, and logs what the auth service
@@ -54,7 +65,7 @@ pub(super) fn check_auth(options: &ServeOptions) -> Result<(), ServeError> {
 
 /// Refuses an address that can never be a Manager's. An address that does not answer is accepted,
 /// because the Manager may start later.
-pub(super) async fn check_manager(options: &ServeOptions, listeners: [SocketAddr; 2]) -> Result<(), ServeError> {
+pub(super) async fn check_manager(options: &ServeOptions, listeners: &[ListenAddress]) -> Result<(), ServeError> {
     let Some(manager) = &options.relay.manager else { return Ok(()) };
     let mut addresses = manager.host_and_port().to_socket_addrs().into_iter().flatten();
     let leads_to = |address: SocketAddr, listener: SocketAddr| {
@@ -63,7 +74,7 @@ pub(super) async fn check_manager(options: &ServeOptions, listeners: [SocketAddr
         let is_this_machine = || TcpListener::bind((address.ip(), 0)).is_ok();
         address.port() == listener.port() && (address.ip() == ip || ip.is_unspecified() && is_this_machine())
     };
-    if addresses.any(|address| listeners.into_iter().any(|listener| leads_to(address, listener))) {
+    if addresses.any(|address| tcp(listeners).any(|listener| leads_to(address, listener))) {
         return Err(ServeError::ManagerIsMyself(manager.clone()));
     }
     match actix_rt::time::timeout(MANAGER_CHECK, Api::new(manager.clone()).version()).await {

@@ -1,4 +1,4 @@
-//! The server's two listening sockets.
+//! The server's listening sockets.
 
 use std::{
     fmt, io,
@@ -10,7 +10,10 @@ use listenfd::ListenFd;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::ServeError;
-use crate::system;
+use crate::{
+    options::ListenAddress,
+    system::{self, Listener},
+};
 
 /// Unsent bytes that the kernel accepts from the server. The send buffer itself keeps growing with
 /// the round-trip time, as a download requires, while a peer that has stopped reading holds no more
@@ -24,29 +27,49 @@ const PROBING: Duration = Duration::from_secs(60);
 
 const BACKLOG: i32 = 4096;
 
-/// A listener's address, as its clients write it.
-#[derive(Debug, Clone, Copy)]
-pub struct ListenUrl {
-    pub address: SocketAddr,
+/// The addresses of a port's listeners, as their clients write them.
+#[derive(Debug, Clone)]
+pub struct ListenUrls {
+    pub addresses: Vec<ListenAddress>,
+    /// Whether those of TCP use TLS.
     pub tls: bool,
 }
 
-impl ListenUrl {
-    pub(super) fn of(listener: &TcpListener, tls: bool) -> Result<Self, ServeError> {
-        Ok(Self { address: listener.local_addr().map_err(ServeError::Serve)?, tls })
+impl ListenUrls {
+    pub(super) fn of(listeners: &[Listener], tls: bool) -> Result<Self, ServeError> {
+        let addresses: io::Result<_> = listeners.iter().map(local_address).collect();
+        Ok(Self { addresses: addresses.map_err(ServeError::Serve)?, tls })
     }
 }
 
-impl fmt::Display for ListenUrl {
+fn local_address(listener: &Listener) -> io::Result<ListenAddress> {
+    Ok(match listener {
+        Listener::Tcp(listener) => ListenAddress::Tcp(listener.local_addr()?),
+        #[cfg(unix)]
+        Listener::Unix(listener) => {
+            ListenAddress::Unix(listener.local_addr()?.as_pathname().map(Into::into).unwrap_or_default())
+        }
+    })
+}
+
+impl fmt::Display for ListenUrls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", if self.tls { "https" } else { "http" }, self.address)
+        for (at, address) in self.addresses.iter().enumerate() {
+            let scheme = match address {
+                ListenAddress::Tcp(_) if self.tls => "https://",
+                ListenAddress::Tcp(_) => "http://",
+                ListenAddress::Unix(_) => "",
+            };
+            write!(f, "{}{scheme}{address}", if at == 0 { "" } else { "," })?;
+        }
+        Ok(())
     }
 }
 
 /// The listening sockets for browsers and the Manager.
 pub(super) struct Listeners {
-    pub(super) browsers: TcpListener,
-    pub(super) manager: TcpListener,
+    pub(super) browsers: Vec<Listener>,
+    pub(super) manager: Vec<Listener>,
     /// Whether the browsers' socket was inherited, so that other processes may accept from it too.
     pub(super) shared: bool,
 }
@@ -54,15 +77,18 @@ pub(super) struct Listeners {
 impl Listeners {
     /// Takes the sockets in `LISTEN_FDS`, as systemd passes them: the browsers' first, then the
     /// Manager's. Opens those that are missing.
-    pub(super) fn open(browsers: SocketAddr, manager: SocketAddr) -> Result<Self, ServeError> {
+    pub(super) fn open(browsers: &[ListenAddress], manager: &[ListenAddress]) -> Result<Self, ServeError> {
         let mut given = ListenFd::from_env();
         if given.len() > 2 {
             return Err(ServeError::TooManySockets(given.len()));
         }
-        let mut take = |index| given.take_tcp_listener(index).and_then(prepare).map_err(ServeError::HandedOver);
+        let mut take = |index| Listener::inherit(&mut given, index).and_then(prepare).map_err(ServeError::HandedOver);
         let (given_browsers, given_manager) = (take(0)?, take(1)?);
         let shared = given_browsers.is_some();
-        let or_open = |given: Option<TcpListener>, address, option| given.map_or_else(|| listen(address, option), Ok);
+        let or_open = |given: Option<Listener>, addresses: &[ListenAddress], option| match given {
+            Some(listener) => Ok(vec![listener]),
+            None => addresses.iter().map(|address| listen(address, option)).collect(),
+        };
         Ok(Self {
             browsers: or_open(given_browsers, browsers, "--listen")?,
             manager: or_open(given_manager, manager, "--manager-listen")?,
@@ -71,33 +97,39 @@ impl Listeners {
     }
 }
 
-fn listen(address: SocketAddr, option: &'static str) -> Result<TcpListener, ServeError> {
-    let open = || {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        system::allow_rebind(&SockRef::from(&socket))?;
-        set_up(SockRef::from(&socket))?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        Ok(socket.into())
+fn listen(address: &ListenAddress, option: &'static str) -> Result<Listener, ServeError> {
+    let opened = match address {
+        ListenAddress::Tcp(address) => listen_tcp(*address).map(Listener::Tcp),
+        ListenAddress::Unix(path) => Listener::open_unix(path, BACKLOG),
     };
-    open().map_err(|error: io::Error| ServeError::Listen { address, option, error })
+    opened.map_err(|error| ServeError::Listen { address: address.clone(), option, error })
+}
+
+fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    system::allow_rebind(&SockRef::from(&socket))?;
+    set_up(SockRef::from(&socket))?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 /// Returns the likely cause of an address that cannot be listened on, with a space behind it.
-pub(super) fn advice(error: &io::Error) -> &'static str {
-    let causes = [
-        (io::ErrorKind::AddrInUse, "is another server running there? "),
-        (
-            io::ErrorKind::PermissionDenied,
-            "ports below 1024 need root, the capability CAP_NET_BIND_SERVICE, or a socket unit of systemd; ",
-        ),
-        (io::ErrorKind::AddrNotAvailable, "this machine does not have the address; "),
-    ];
-    causes.into_iter().find(|(kind, _)| *kind == error.kind()).map_or("", |(_, cause)| cause)
+pub(super) fn advice(address: &ListenAddress, error: &io::Error) -> &'static str {
+    match (error.kind(), address) {
+        (io::ErrorKind::AddrInUse, _) => "is another server running there? ",
+        (io::ErrorKind::PermissionDenied, ListenAddress::Tcp(_)) => {
+            "ports below 1024 need root, the capability CAP_NET_BIND_SERVICE, or a socket unit of systemd; "
+        }
+        (io::ErrorKind::PermissionDenied, ListenAddress::Unix(_)) => "its folder must be writable for the server; ",
+        (io::ErrorKind::NotFound, ListenAddress::Unix(_)) => "its folder must exist; ",
+        (io::ErrorKind::AddrNotAvailable, _) => "this machine does not have the address; ",
+        _ => "",
+    }
 }
 
-fn prepare(given: Option<TcpListener>) -> io::Result<Option<TcpListener>> {
-    if let Some(listener) = &given {
+fn prepare(given: Option<Listener>) -> io::Result<Option<Listener>> {
+    if let Some(Listener::Tcp(listener)) = &given {
         set_up(SockRef::from(listener))?;
     }
     Ok(given)
@@ -125,7 +157,7 @@ mod tests {
             (listener.accept().unwrap().0, client)
         };
         let (plain, _client) = accept(TcpListener::bind(any).unwrap());
-        let (accepted, _client) = accept(listen(any, "--listen").unwrap());
+        let (accepted, _client) = accept(listen_tcp(any).unwrap());
         let (plain, accepted) = (SockRef::from(&plain), SockRef::from(&accepted));
         assert_eq!(accepted.send_buffer_size().unwrap(), plain.send_buffer_size().unwrap(), "the kernel sizes it");
         assert_eq!(accepted.tcp_user_timeout().unwrap(), None, "a paused download is not a dead peer");
@@ -137,7 +169,8 @@ mod tests {
     #[test]
     fn a_port_without_rights_is_explained() {
         let error = io::Error::from(io::ErrorKind::PermissionDenied);
-        let error = ServeError::Listen { address: ([127, 0, 0, 1], 81).into(), option: "--listen", error };
+        let address = ListenAddress::Tcp(([127, 0, 0, 1], 81).into());
+        let error = ServeError::Listen { address, option: "--listen", error };
         let expected = "cannot listen on 127.0.0.1:81: permission denied; ports below 1024 need root, the capability \
             CAP_NET_BIND_SERVICE, or a socket unit of systemd; --listen chooses another address";
         assert_eq!(error.to_string(), expected);

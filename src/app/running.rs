@@ -1,6 +1,6 @@
 //! The server's edges, from start to end.
 
-use std::{net::TcpListener, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use actix::Addr;
 use actix_server::ServerHandle;
@@ -13,6 +13,7 @@ use crate::{
     },
     disconnect::Disconnect,
     ingest::{EventSource, Intake, SourceContext, mqtt::RunningMirror},
+    system::Listener,
     transport,
 };
 
@@ -37,7 +38,7 @@ impl Running {
         &mut self,
         context: SourceContext,
         settings: transport::Settings,
-        browsers: TcpListener,
+        browsers: Vec<Listener>,
     ) -> Result<(), ServeError> {
         self.intake = Some(context.intake.clone());
         for source in &mut self.sources {

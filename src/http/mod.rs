@@ -43,6 +43,12 @@ use crate::stats::Stats;
 /// A connection that has just been opened.
 pub(crate) type Opened<S> = (Paced<S>, Protocol, Option<SocketAddr>);
 
+/// Prepares a connection for HTTP. The admission is held until it is closed or becomes a WebSocket.
+pub(crate) fn open<S: Stream>(stream: S, admission: Admission) -> Opened<S> {
+    let peer = stream.peer();
+    (Paced::new(stream, admission), Protocol::Http1, peer)
+}
+
 /// Serves `app` on connections within `limits`. WebSocket upgrade requests go to `upgrade`; a
 /// request that only looks like one is handled normally (RFC 9110 §7.8).
 pub(crate) fn service<S, T, B, U, Fut>(

@@ -11,16 +11,12 @@ mod stats;
 mod tail;
 mod token;
 
-use std::{
-    future::ready,
-    io, mem,
-    net::{SocketAddr, TcpListener},
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{future::ready, io, mem, path::PathBuf, sync::Arc};
 
-use actix_http::{Protocol, Response, error::DispatchError};
+use actix_http::{Response, error::DispatchError};
 use actix_rt::net::TcpStream;
+#[cfg(unix)]
+use actix_rt::net::UnixStream;
 use actix_server::{Server, ServerHandle};
 use actix_service::{ServiceFactory, ServiceFactoryExt as _, fn_service};
 use actix_web::{
@@ -47,11 +43,12 @@ use crate::{
     actors::Hub,
     clock,
     forwarded::Host,
-    http::{self, Admission, HttpLimits, Opened, Paced},
+    http::{self, Admission, HttpLimits, Opened},
     ingest::{EventSource, Intake, SourceContext},
-    options::{address, at_least_one, heading},
+    options::{ListenAddress, at_least_one, heading, listen_address},
     stats::{Refused, Source},
-    tls::{Acceptor, accept_plain},
+    system::Listener,
+    tls::Acceptor,
 };
 
 /// The response for an unknown path: which paths exist.
@@ -61,10 +58,10 @@ const CONTENTS: &str = "this is the Manager's port: it answers GET and POST /api
 /// The options of the Manager's listener.
 #[derive(Debug, Clone, Args)]
 pub struct ManagerPortOptions {
-    /// Address for the Manager; port 0 picks a free port. Beyond loopback it needs
-    /// --manager-token-file
-    #[arg(id = "manager-listen", long = "manager-listen", value_name = "ADDR:PORT", env = "WEBUPDATES_MANAGER_LISTEN", default_value = "127.0.0.1:8082", value_parser = address, help_heading = heading::LISTENING)]
-    pub listen: SocketAddr,
+    /// Address for the Manager, or unix:/PATH of a socket; repeatable; port 0 picks a free port. Beyond
+    /// loopback it needs --manager-token-file
+    #[arg(id = "manager-listen", long = "manager-listen", value_name = "ADDR:PORT", env = "WEBUPDATES_MANAGER_LISTEN", default_value = "127.0.0.1:8082", value_delimiter = ',', value_parser = listen_address, help_heading = heading::LISTENING)]
+    pub listen: Vec<ListenAddress>,
 
     /// File with the token that the Manager must send as `Authorization: Bearer <token>`: one line of
     /// at least 16 ASCII characters. SIGHUP reloads it
@@ -103,15 +100,15 @@ pub struct ManagerPort {
 }
 
 enum Stage {
-    Opened(TcpListener, Settings),
+    Opened(Vec<Listener>, Settings),
     /// The sender ends the readers of the history.
     Serving(ServerHandle, watch::Sender<bool>),
     Ended,
 }
 
 impl ManagerPort {
-    pub fn new(listener: TcpListener, settings: Settings) -> Self {
-        Self { stage: Stage::Opened(listener, settings) }
+    pub fn new(listeners: Vec<Listener>, settings: Settings) -> Self {
+        Self { stage: Stage::Opened(listeners, settings) }
     }
 }
 
@@ -121,7 +118,7 @@ impl EventSource for ManagerPort {
     }
 
     fn start<'a>(&'a mut self, context: &'a SourceContext) -> LocalBoxFuture<'a, io::Result<()>> {
-        let Stage::Opened(listener, settings) = mem::replace(&mut self.stage, Stage::Ended) else {
+        let Stage::Opened(listeners, settings) = mem::replace(&mut self.stage, Stage::Ended) else {
             return Box::pin(ready(Ok(())));
         };
         let history = Arc::new(History::new(context.hub.stats));
@@ -129,7 +126,7 @@ impl EventSource for ManagerPort {
         context.hub.supervisor.keep("history", move |_| kept.clone().keep(hub.clone()));
         let (stop, stopped) = watch::channel(false);
         let shared = Shared { intake: context.intake.clone(), hub: context.hub.clone(), history, stopped, settings };
-        let started = serve(shared, listener).map(|server| {
+        let started = serve(shared, listeners).map(|server| {
             self.stage = Stage::Serving(server.handle(), stop);
             context.hub.supervisor.run_for_good("the Manager's listener", async move { drop(server.await) });
         });
@@ -158,25 +155,39 @@ struct Shared {
     settings: Settings,
 }
 
-/// Serves the Manager on `listener` until the server stops.
-fn serve(shared: Shared, listener: TcpListener) -> io::Result<Server> {
+/// Serves the Manager on `listeners` until the server stops.
+fn serve(shared: Shared, listeners: Vec<Listener>) -> io::Result<Server> {
     // A Manager's stream may stay open as long as it lives, so the shutdown does not wait for it.
-    let server = Server::build().workers(1).disable_signals().shutdown_timeout(1);
-    let server = match shared.settings.tls.clone() {
-        None => server.listen("manager", listener, move || {
-            fn_service(accept_plain).map(open).and_then(http::<TcpStream>(&shared))
-        })?,
-        Some(tls) => server.listen("manager", listener, move || {
-            let tls = tls.clone();
-            let http = http::<TlsStream<TcpStream>>(&shared);
-            fn_service(move |stream| tls.clone().accept(stream)).map(open).and_then(http)
-        })?,
-    };
+    let mut server = Server::build().workers(1).disable_signals().shutdown_timeout(1);
+    for listener in listeners {
+        let shared = shared.clone();
+        server = match (listener, shared.settings.tls.clone()) {
+            (Listener::Tcp(listener), None) => {
+                server.listen("manager", listener, move || plain::<TcpStream>(&shared))?
+            }
+            (Listener::Tcp(listener), Some(tls)) => server.listen("manager", listener, move || {
+                let tls = tls.clone();
+                let http = http::<TlsStream<TcpStream>>(&shared);
+                fn_service(move |stream| tls.clone().accept(stream)).map(open).and_then(http)
+            })?,
+            #[cfg(unix)]
+            (Listener::Unix(listener), _) => {
+                server.listen_uds("manager", listener, move || plain::<UnixStream>(&shared))?
+            }
+        };
+    }
     Ok(server.run())
 }
 
-fn open<S>((stream, protocol, peer): (S, Protocol, Option<SocketAddr>)) -> Opened<S> {
-    (Paced::new(stream, Admission::default()), protocol, peer)
+fn open<S: http::Stream>(stream: S) -> Opened<S> {
+    http::open(stream, Admission::default())
+}
+
+/// Creates the service of connections without TLS.
+fn plain<S: http::Stream>(
+    shared: &Shared,
+) -> impl ServiceFactory<S, Config = (), Response = (), Error = DispatchError, InitError = ()> + use<S> {
+    fn_service(async |stream| Ok(open(stream))).and_then(http(shared))
 }
 
 /// Creates the service of an open connection.

@@ -133,10 +133,11 @@ impl Guesses {
         *count = count.saturating_add(1);
     }
 
-    /// Remembers a connection for having sent the right token.
+    /// Remembers a connection for having sent the right token. Those of a Unix socket, which have port 0,
+    /// cannot be told apart.
     pub(super) fn know(&self, peer: Option<SocketAddr>) {
         let known = &mut self.lock().known;
-        if let Some(peer) = peer.filter(|peer| !known.contains(peer)) {
+        if let Some(peer) = peer.filter(|peer| peer.port() != 0 && !known.contains(peer)) {
             if known.len() == MAX_KNOWN {
                 known.pop_front();
             }

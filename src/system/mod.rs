@@ -1,5 +1,6 @@
 //! What differs between operating systems. The rest of the server names none.
 
+mod listener;
 #[cfg(any(windows, test))]
 mod log_file;
 #[cfg(windows)]
@@ -12,7 +13,7 @@ use socket2::{SockRef, TcpKeepalive};
 
 #[cfg(any(windows, test))]
 pub use self::log_file::LogFile;
-pub(crate) use self::signals::Signals;
+pub(crate) use self::{listener::Listener, signals::Signals};
 
 /// A notification to the service manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

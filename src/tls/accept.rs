@@ -1,25 +1,12 @@
-//! Prepares an accepted connection for HTTP, with or without TLS.
+//! Accepts TLS on connections.
 
-use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 
-use actix_http::{Protocol, error::DispatchError};
+use actix_http::error::DispatchError;
 use actix_rt::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::Certificate;
-
-/// A stream, its HTTP version, and its peer's address.
-type Accepted<S> = (S, Protocol, Option<SocketAddr>);
-
-/// Takes a connection without TLS.
-///
-/// # Errors
-///
-/// Never: the signature is that of [`Acceptor::accept`].
-pub async fn accept_plain(stream: TcpStream) -> Result<Accepted<TcpStream>, DispatchError> {
-    let peer = stream.peer_addr().ok();
-    Ok((stream, Protocol::Http1, peer))
-}
 
 /// Accepts TLS on connections.
 #[derive(Clone)]
@@ -39,11 +26,10 @@ impl Acceptor {
     /// # Errors
     ///
     /// The handshake fails or takes too long.
-    pub async fn accept(self, stream: TcpStream) -> Result<Accepted<TlsStream<TcpStream>>, DispatchError> {
-        let peer = stream.peer_addr().ok();
+    pub async fn accept(self, stream: TcpStream) -> Result<TlsStream<TcpStream>, DispatchError> {
         let opened = timeout(self.within, self.tls.accept(stream)).await;
         match opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(stream) => Ok((stream, Protocol::Http1, peer)),
+            Ok(stream) => Ok(stream),
             Err(error) => {
                 log::debug!("a TLS handshake failed: {error}");
                 Err(DispatchError::Io(error))

@@ -4,6 +4,6 @@ mod accept;
 mod certificate;
 
 pub use self::{
-    accept::{Acceptor, accept_plain},
+    accept::Acceptor,
     certificate::{Certificate, CertificateError, Files},
 };

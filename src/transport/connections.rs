@@ -1,13 +1,12 @@
 //! Accepted connections: the limit on HTTP connections, and the refusal beyond it.
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, io, sync::Arc, time::Duration};
 
-use actix_http::{Protocol, error::DispatchError};
-use actix_rt::net::TcpStream;
+use actix_http::error::DispatchError;
 use tokio::io::AsyncWriteExt;
 
 use super::door::Door;
-use crate::http::{self, Opened, Paced};
+use crate::http::{self, Opened};
 
 /// The number of refused connections that a worker handles at once; beyond it the worker stops
 /// accepting.
@@ -18,19 +17,19 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Opens a connection with `accept` if the limits allow one more. It counts until it is closed or
 /// becomes a WebSocket.
-pub(super) async fn open<S, A>(
+pub(super) async fn open<R: http::Stream, S: http::Stream, A>(
     door: Arc<Door>,
-    mut stream: TcpStream,
-    accept: impl FnOnce(TcpStream) -> A,
+    mut stream: R,
+    accept: impl FnOnce(R) -> A,
 ) -> Result<Opened<S>, DispatchError>
 where
-    A: Future<Output = Result<(S, Protocol, Option<SocketAddr>), DispatchError>>,
+    A: Future<Output = Result<S, DispatchError>>,
 {
-    let admission = match door.admit_connection(stream.peer_addr().ok()) {
+    let admission = match door.admit_connection(stream.peer()) {
         Ok(admission) => admission,
         Err(refusal) => {
             door.count(refusal);
-            if let Ok(peer) = stream.peer_addr() {
+            if let Some(peer) = stream.peer() {
                 door.refusal_log.connection(refusal, peer.ip().to_canonical());
             }
             // Opening TLS only for the refusal would cost more than it saves.
@@ -43,6 +42,5 @@ where
             return Err(DispatchError::Io(io::ErrorKind::ConnectionRefused.into()));
         }
     };
-    let (stream, protocol, peer) = accept(stream).await?;
-    Ok((Paced::new(stream, admission), protocol, peer))
+    Ok(http::open(accept(stream).await?, admission))
 }

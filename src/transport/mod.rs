@@ -23,10 +23,12 @@ mod upgrade;
 mod websocket;
 mod worker;
 
-use std::{io, net::TcpListener, sync::Arc};
+use std::{io, sync::Arc};
 
 use actix_http::error::DispatchError;
 use actix_rt::net::TcpStream;
+#[cfg(unix)]
+use actix_rt::net::UnixStream;
 use actix_server::Server;
 use actix_service::{ServiceFactory, ServiceFactoryExt as _, fn_service};
 use actix_web::{App, middleware::from_fn, web};
@@ -42,19 +44,19 @@ pub use self::{
 use self::{
     door::Door, files::Files, local::Local, polling::Pollers, refusal_log::RefusalLog, websocket::SessionStream,
 };
-use crate::{actors::Hub, http, tls::accept_plain};
+use crate::{actors::Hub, http, system::Listener};
 
 /// The kernel's queue of connections to accept: a whole farm's browsers reconnect at once.
 const BACKLOG: u32 = 4096;
 
-/// Serves browsers on `listener` until the server stops.
+/// Serves browsers on `listeners` until the server stops. TLS is for TCP only.
 ///
 /// # Errors
 ///
-/// The listener cannot be used by the runtime.
-pub fn serve(hub: Arc<Hub>, settings: Settings, listener: TcpListener) -> io::Result<Server> {
+/// A listener cannot be used by the runtime.
+pub fn serve(hub: Arc<Hub>, settings: Settings, listeners: Vec<Listener>) -> io::Result<Server> {
     let max_connections = settings.options.max_http_connections + connections::MAX_TURNED_AWAY;
-    let server = Server::build()
+    let mut server = Server::build()
         .workers(settings.options.workers)
         .max_concurrent_connections(max_connections)
         .backlog(BACKLOG)
@@ -71,21 +73,35 @@ pub fn serve(hub: Arc<Hub>, settings: Settings, listener: TcpListener) -> io::Re
         addresses: Arc::default(),
         connections: Arc::default(),
     });
-    let server = match door.settings.tls.clone() {
-        None => server.listen("browsers", listener, move || {
-            let (http, door) = (http::<TcpStream>(&door), door.clone());
-            fn_service(move |stream| connections::open(door.clone(), stream, accept_plain)).and_then(http)
-        })?,
-        Some(tls) => server.listen("browsers", listener, move || {
-            let (http, door, tls) = (http::<TlsStream<TcpStream>>(&door), door.clone(), tls.clone());
-            fn_service(move |stream| {
-                let tls = tls.clone();
-                connections::open(door.clone(), stream, |stream| tls.accept(stream))
-            })
-            .and_then(http)
-        })?,
-    };
+    for listener in listeners {
+        let door = door.clone();
+        server = match (listener, door.settings.tls.clone()) {
+            (Listener::Tcp(listener), None) => {
+                server.listen("browsers", listener, move || plain::<TcpStream>(&door))?
+            }
+            (Listener::Tcp(listener), Some(tls)) => server.listen("browsers", listener, move || {
+                let (http, door, tls) = (http::<TlsStream<TcpStream>>(&door), door.clone(), tls.clone());
+                fn_service(move |stream| {
+                    let tls = tls.clone();
+                    connections::open(door.clone(), stream, |stream| tls.accept(stream))
+                })
+                .and_then(http)
+            })?,
+            #[cfg(unix)]
+            (Listener::Unix(listener), _) => {
+                server.listen_uds("browsers", listener, move || plain::<UnixStream>(&door))?
+            }
+        };
+    }
     Ok(server.run())
+}
+
+/// Creates the service of connections without TLS.
+fn plain<S: SessionStream>(
+    door: &Arc<Door>,
+) -> impl ServiceFactory<S, Config = (), Response = (), Error = DispatchError, InitError = ()> + use<S> {
+    let (http, door) = (http::<S>(door), door.clone());
+    fn_service(move |stream| connections::open(door.clone(), stream, async |stream| Ok(stream))).and_then(http)
 }
 
 /// Creates the service of an open connection, which applies the HTTP timeouts.

@@ -1,7 +1,7 @@
 //! The options of the browsers' listener.
 #![allow(rustdoc::bare_urls, reason = "--help prints the texts of options as they are")]
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::{ArgAction, Args, builder::BoolishValueParser};
 
@@ -13,16 +13,17 @@ use super::{
 };
 use crate::{
     forwarded::TrustedProxy,
-    options::{address, at_least_one, between, heading},
+    options::{ListenAddress, at_least_one, between, heading, listen_address},
 };
 
 /// The options of the browsers' listener.
 #[derive(Debug, Clone, Args)]
 #[allow(rustdoc::bare_urls, reason = "--help prints these texts as they are")]
 pub struct TransportOptions {
-    /// Address for browsers, or :PORT for all IPv4 addresses; port 0 picks a free port
-    #[arg(long, value_name = "ADDR:PORT", env = "WEBUPDATES_LISTEN", default_value = "127.0.0.1:8081", value_parser = address, help_heading = heading::LISTENING)]
-    pub listen: SocketAddr,
+    /// Address for browsers, :PORT for all IPv4 addresses, or unix:/PATH of a socket for a proxy on
+    /// this machine; repeatable; port 0 picks a free port
+    #[arg(long, value_name = "ADDR:PORT", env = "WEBUPDATES_LISTEN", default_value = "127.0.0.1:8081", value_delimiter = ',', value_parser = listen_address, help_heading = heading::LISTENING)]
+    pub listen: Vec<ListenAddress>,
 
     /// Certificate for browsers, as PEM, followed by its chain; enables TLS. SIGHUP reloads it
     #[arg(long, value_name = "FILE", env = "WEBUPDATES_TLS_CERT", help_heading = heading::LISTENING)]

@@ -12,6 +12,7 @@ mod contrib;
 mod health;
 mod http;
 mod limits;
+mod listening;
 mod metrics;
 #[allow(dead_code, reason = "shared with the other tests of the program")]
 #[path = "../support/program.rs"]

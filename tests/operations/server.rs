@@ -30,6 +30,10 @@ impl Server {
     pub(crate) fn start_in(environment: &[(&str, &str)], options: &[&str]) -> Self {
         let mut command = command(&[&SERVE, options].concat());
         command.envs(environment.iter().copied());
+        Self::start_with(command)
+    }
+
+    pub(crate) fn start_with(command: std::process::Command) -> Self {
         Self(Program::start(command))
     }
 

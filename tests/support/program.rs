@@ -131,7 +131,11 @@ impl Program {
             let _ = child.wait();
             panic!("no ready line but {line:?}; the log:\n{}", log.text());
         };
-        let address = |url: &str| url.split_once("://").unwrap().1.parse().unwrap();
+        // The first of several; a Unix socket has none.
+        let address = |url: &str| match url.split(',').next().unwrap().split_once("://") {
+            Some((_, address)) => address.parse().unwrap(),
+            None => SocketAddr::from(([0, 0, 0, 0], 0)),
+        };
         let (browsers, manager) = (address(&browsers_url), address(&manager_url));
         Self { child, browsers_url, manager_url, browsers, manager, log }
     }

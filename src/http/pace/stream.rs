@@ -3,15 +3,18 @@
 use std::{
     cell::{Cell, RefCell},
     io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
 };
 
 use actix_rt::net::TcpStream;
+#[cfg(unix)]
+use actix_rt::net::UnixStream;
 use bytes::{Buf, Bytes};
 use futures_util::FutureExt;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio_rustls::server::TlsStream;
 
 use super::{BodyPhase, Pace, Phase, fault::Fault};
@@ -20,9 +23,18 @@ use crate::{clock, http::addresses::Admission};
 /// The number of reads of a refused request per poll.
 const READS: usize = 16;
 
-/// A byte stream that reports, without a read, whether the peer has closed it.
+/// What stands for the address of a Unix socket's peer. No TCP connection has port 0.
+#[cfg(unix)]
+const UNIX_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// A byte stream of a listener.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {
+    /// Reports, without a read, whether the peer has closed it.
     fn closed(&self) -> Closed;
+
+    /// Returns the address of the peer, unless it has disconnected. A peer of a Unix socket, which has
+    /// none, counts as a client of this machine.
+    fn peer(&self) -> Option<SocketAddr>;
 }
 
 /// How far a peer has closed a stream.
@@ -37,17 +49,40 @@ pub enum Closed {
 
 impl Stream for TcpStream {
     fn closed(&self) -> Closed {
-        match self.ready(Interest::READABLE | Interest::WRITABLE).now_or_never() {
-            Some(Ok(ready)) if ready.is_write_closed() => Closed::Whole,
-            Some(Ok(ready)) if ready.is_read_closed() => Closed::Half,
-            Some(_) | None => Closed::No,
-        }
+        closed(self.ready(Interest::READABLE | Interest::WRITABLE).now_or_never())
+    }
+
+    fn peer(&self) -> Option<SocketAddr> {
+        self.peer_addr().ok()
+    }
+}
+
+#[cfg(unix)]
+impl Stream for UnixStream {
+    fn closed(&self) -> Closed {
+        closed(self.ready(Interest::READABLE | Interest::WRITABLE).now_or_never())
+    }
+
+    fn peer(&self) -> Option<SocketAddr> {
+        Some(UNIX_PEER)
     }
 }
 
 impl Stream for TlsStream<TcpStream> {
     fn closed(&self) -> Closed {
         self.get_ref().0.closed()
+    }
+
+    fn peer(&self) -> Option<SocketAddr> {
+        self.get_ref().0.peer()
+    }
+}
+
+fn closed(ready: Option<io::Result<Ready>>) -> Closed {
+    match ready {
+        Some(Ok(ready)) if ready.is_write_closed() => Closed::Whole,
+        Some(Ok(ready)) if ready.is_read_closed() => Closed::Half,
+        Some(_) | None => Closed::No,
     }
 }
 

@@ -307,6 +307,10 @@ mod tests {
         fn closed(&self) -> http::Closed {
             http::Closed::No
         }
+
+        fn peer(&self) -> Option<std::net::SocketAddr> {
+            None
+        }
     }
 
     impl SessionStream for Gone {

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use actix_rt::net::TcpStream;
+#[cfg(unix)]
+use actix_rt::net::UnixStream;
 use tokio_rustls::server::TlsStream;
 
 use crate::{http, system};
@@ -36,6 +38,17 @@ impl SessionStream for TcpStream {
         // If it fails, the kernel drops the bytes a little later.
         let _ = socket2::SockRef::from(self).set_linger(Some(Duration::ZERO));
     }
+}
+
+#[cfg(unix)]
+impl SessionStream for UnixStream {
+    fn limit_unsent(&self) {
+        // It fails only on a dead connection, which the next write detects.
+        let _ = socket2::SockRef::from(self).set_send_buffer_size(SEND_BUFFER);
+    }
+
+    /// Does nothing: what the peer has not read is gone with the stream.
+    fn forget_unsent(&self) {}
 }
 
 impl SessionStream for TlsStream<TcpStream> {
