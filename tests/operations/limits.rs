@@ -1,6 +1,6 @@
 //! Each limit: the response to a client that exceeds it, and the counter.
 
-use std::{net::SocketAddr, process::Command, time::Duration};
+use std::{fs, net::SocketAddr, process::Command, time::Duration};
 
 use flamenco_webupdates::clock;
 use serde_json::Value;
@@ -590,4 +590,42 @@ fn more_sessions_than_files_are_reported_at_start() {
     // The soft limit is raised to the hard one.
     let log = log_under("ulimit -Sn 500; ulimit -Hn 700", &sessions);
     assert!(!log.contains("--max-sessions"), "{log}");
+}
+
+/// Connections for which the process has no file left wait in the kernel. Meanwhile the server neither spins nor
+/// fills the log, and it goes on as soon as others leave.
+#[tokio::test]
+async fn connections_without_a_file_wait_quietly() {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -n 100; exec \"$0\" \"$@\"", BINARY]);
+    let server = Server::start_with(isolated(shell, &SERVE));
+    let mut browsers = Vec::new();
+    for _ in 0..100 {
+        let mut connection = Connection::open(server.browsers).await;
+        let headers = UPGRADE.map(|(name, value)| format!("{name}: {value}\r\n")).concat();
+        let request = format!("GET {WEBSOCKET} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\n");
+        connection.stream.write_all(request.as_bytes()).await.unwrap();
+        browsers.push(connection);
+    }
+    server.logged("Too many open files", 1).await;
+    let complaints = || server.log_lines().iter().filter(|line| !line.contains(" a session has ")).count();
+    let (spent, lines) = (cpu_ticks(server.pid()), complaints());
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let (spent, lines) = (cpu_ticks(server.pid()) - spent, complaints() - lines);
+    // Two attempts per second and port; a tick is 10 ms.
+    assert!(lines <= 24, "{lines} lines in 3 s: {}", server.log());
+    assert!(spent < 50, "{spent} ticks in 3 s");
+    let waiting = browsers.split_off(browsers.len() / 2);
+    drop(browsers);
+    for mut connection in waiting {
+        assert_eq!(tokio::time::timeout(DEADLINE, connection.answer()).await.unwrap().unwrap().status, 101);
+    }
+    Browser::connect(server.browsers).await;
+}
+
+/// Returns the time that a process has used, in ticks of the kernel.
+fn cpu_ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum()
 }
