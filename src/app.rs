@@ -80,6 +80,8 @@ pub enum ServeError {
     Token(#[from] TokenError),
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    #[error("no server can be trusted as configured: {0}")]
+    Trust(io::Error),
     #[error("{given} needs {missing} too: a certificate and its key go together")]
     HalfAPair { given: &'static str, missing: &'static str },
     #[error("a socket from LISTEN_FDS cannot be used: {0}")]
@@ -97,9 +99,9 @@ pub enum ServeError {
     #[error("a listener cannot be served: {0}")]
     Serve(io::Error),
     #[error("--manager {0} leads back to this server: give the address of Flamenco Manager itself")]
-    ManagerIsMyself(Address),
+    ManagerIsMyself(Box<Address>),
     #[error("--manager {address} cannot work: {error}")]
-    Manager { address: Address, error: Box<ApiError> },
+    Manager { address: Box<Address>, error: Box<ApiError> },
     #[error("--auth-url must not hold a name and password: they would be sent for every visitor without credentials")]
     AuthUrlWithUser,
     #[error(

@@ -16,6 +16,7 @@ pub use self::{
 };
 use crate::{
     backplane::{NatsOptions, RepetitionOptions},
+    client::TrustOptions,
     history::HistoryOptions,
     http::HttpLimits,
     ingest::{IntakeOptions, SourceOptions, mqtt::MqttOptions, relay::RelayOptions},
@@ -84,4 +85,7 @@ pub struct ServeOptions {
 
     #[command(flatten)]
     pub http: HttpLimits,
+
+    #[command(flatten, next_help_heading = heading::ACCESS)]
+    pub trust: TrustOptions,
 }

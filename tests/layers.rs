@@ -104,6 +104,7 @@ const MAY_USE: [(&str, &[&str]); 31] = [
         "config",
         &[
             "backplane",
+            "client",
             "history",
             "http",
             "ingest",

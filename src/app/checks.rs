@@ -75,11 +75,11 @@ pub(super) async fn check_manager(options: &ServeOptions, listeners: &[ListenAdd
         address.port() == listener.port() && (address.ip() == ip || ip.is_unspecified() && is_this_machine())
     };
     if addresses.any(|address| tcp(listeners).any(|listener| leads_to(address, listener))) {
-        return Err(ServeError::ManagerIsMyself(manager.clone()));
+        return Err(ServeError::ManagerIsMyself(manager.clone().into()));
     }
     match actix_rt::time::timeout(MANAGER_CHECK, Api::new(manager.clone()).version()).await {
         Ok(Err(error)) if error.is_permanent() => {
-            Err(ServeError::Manager { address: manager.clone(), error: error.into() })
+            Err(ServeError::Manager { address: manager.clone().into(), error: error.into() })
         }
         Ok(Ok(_) | Err(_)) | Err(_) => Ok(()),
     }

@@ -22,6 +22,7 @@ pub(super) struct Secrets {
 impl Secrets {
     pub(super) fn read(options: &ServeOptions) -> Result<Self, ServeError> {
         let (transport, port) = (&options.transport, &options.manager_port);
+        options.trust.apply().map_err(ServeError::Trust)?;
         let browsers =
             certificate(["--tls-cert", "--tls-key"], transport.tls_cert.as_ref(), transport.tls_key.as_ref())?;
         let manager =

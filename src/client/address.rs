@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use awc::http::header::{HeaderName, HeaderValue};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use percent_encoding::percent_decode_str;
 use thiserror::Error;
@@ -15,6 +16,37 @@ pub struct Address {
     base: Url,
     /// The `Authorization` value for the name and password of the URL, which are kept only here.
     authorization: Option<Secret>,
+    /// Further headers of requests.
+    headers: Vec<Header>,
+}
+
+/// A header of requests, parsed from `Name: value`. The value may be a secret and is never printed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    name: HeaderName,
+    value: HeaderValue,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("not a header such as 'Cookie: session=…'")]
+pub struct InvalidHeader;
+
+impl Header {
+    pub(crate) fn pair(&self) -> (HeaderName, HeaderValue) {
+        (self.name.clone(), self.value.clone())
+    }
+}
+
+impl FromStr for Header {
+    type Err = InvalidHeader;
+
+    fn from_str(text: &str) -> Result<Self, InvalidHeader> {
+        let (name, value) = text.split_once(':').ok_or(InvalidHeader)?;
+        let name = HeaderName::try_from(name).map_err(|_| InvalidHeader)?;
+        let mut value = HeaderValue::try_from(value.trim()).map_err(|_| InvalidHeader)?;
+        value.set_sensitive(true);
+        Ok(Self { name, value })
+    }
 }
 
 /// A text that is never printed.
@@ -58,6 +90,16 @@ impl Address {
     #[must_use]
     pub fn with_token(self, token: &str) -> Self {
         Self { authorization: Some(Secret(format!("Bearer {token}"))), ..self }
+    }
+
+    /// Returns the address with further headers of requests to it. They replace what the address says itself.
+    #[must_use]
+    pub fn with_headers(self, headers: &[Header]) -> Self {
+        Self { headers: headers.to_vec(), ..self }
+    }
+
+    pub(crate) fn headers(&self) -> &[Header] {
+        &self.headers
     }
 
     /// Returns whether the server uses TLS.
@@ -115,7 +157,7 @@ impl FromStr for Address {
             return Err(InvalidAddress::NoHost);
         }
         let authorization = take_user(&mut url);
-        Ok(Self { base: url, authorization })
+        Ok(Self { base: url, authorization, headers: Vec::new() })
     }
 }
 
@@ -141,6 +183,17 @@ impl fmt::Display for Address {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_header_is_a_name_and_a_value_that_is_never_printed() {
+        let header: Header = "Cookie:  session=a:b ".parse().unwrap();
+        assert_eq!(header.pair(), (HeaderName::from_static("cookie"), HeaderValue::from_static("session=a:b")));
+        let address = "http://farm".parse::<Address>().unwrap().with_headers(&[header]);
+        assert!(!format!("{address:?} {address}").contains("session"), "{address:?}");
+        for text in ["", "Cookie", "a b: c", ": x", "x: a\nb"] {
+            assert_eq!(text.parse::<Header>(), Err(InvalidHeader), "{text:?}");
+        }
+    }
 
     #[test]
     fn a_path_and_the_scheme_of_a_websocket_are_taken() {

@@ -19,6 +19,9 @@ pub fn http_client(server: &Address, timeout: Duration) -> awc::Client {
     if let Some(authorization) = server.authorization() {
         builder = builder.add_default_header((header::AUTHORIZATION, authorization));
     }
+    for header in server.headers() {
+        builder = builder.add_default_header(header.pair());
+    }
     let connector = if server.is_tls() { connector.rustls_0_23(trust()) } else { connector };
     builder.connector(connector).disable_redirects().timeout(timeout).finish()
 }

@@ -38,11 +38,11 @@ use tokio::time::Sleep;
 use self::conversation::{Conversation, Due, Received};
 use protocol::ProtocolError;
 
-pub use address::{Address, InvalidAddress};
+pub use address::{Address, Header, InvalidAddress, InvalidHeader};
 pub use backoff::Backoff;
 pub use http::{http_client, untrusted};
 pub use message::{Assembly, AssemblyError, Message};
-pub use trust::{connect, explain, trust, trust_only};
+pub use trust::{TrustOptions, connect, explain, trust, trust_only};
 
 /// The limits of one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use tokio::{net::TcpStream, sync::Semaphore};
 
 use crate::support::{
     http::{Answer, Connection, POLLING, Request, WEBSOCKET},
-    server::Server,
+    server::{Server, program},
     stub, within,
 };
 
@@ -64,6 +64,21 @@ async fn the_auth_service_decides_over_both_transports() {
     assert_eq!((&stats["refused"]["auth-denied"], &stats["refused"]["auth-unavailable"]), (&4.into(), &6.into()));
     assert_eq!(stats["refused"]["forbidden-origin"], 0);
     assert_eq!(stats["sessions"]["polling"], 2);
+}
+
+#[actix_rt::test]
+async fn watch_sends_the_headers_of_a_log_in() {
+    let (server, _) = start(&[]).await;
+    let url = server.browsers_url.clone();
+    let mut stranger = program(&["watch", &url]).spawn().unwrap();
+    server.until("a refusal", |stats| stats["refused"]["auth-denied"] == 1).await;
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+    let mut watch = program(&["watch", "--header", "Cookie: session=good", "--header", "X-Team: lighting", &url]);
+    let mut watch = watch.spawn().unwrap();
+    server.until("watch to be in its rooms", |stats| stats["rooms"]["Worker-Tags"] == 1).await;
+    watch.kill().unwrap();
+    watch.wait().unwrap();
 }
 
 #[actix_rt::test]

@@ -1,9 +1,13 @@
 //! This program as a client of servers over TLS: `watch`, and what stands in front of a Manager.
 
-use std::io::{BufRead, BufReader};
+use std::{
+    io::{BufRead, BufReader},
+    process::Command,
+};
 
 use tokio::net::TcpStream;
 
+use crate::program::run;
 use crate::support::{
     authority::{Authority, Folder, Signed},
     http::{Connection, Request},
@@ -48,7 +52,7 @@ async fn a_certificate_that_is_not_trusted_is_one_sentence() {
     let own = Authority::for_names(&["localhost"]);
     let trusts_own = folder.write("own.pem", &own.pem());
     let of_authority = "its certificate is not trusted: it is the certificate of an authority, as `openssl req -x509` \
-        makes it; make it again with -addext basicConstraints=critical,CA:FALSE";
+        makes it; --tls-ca FILE trusts it";
     for (signed, trusts, expected) in [
         (
             authority.sign(),
@@ -87,6 +91,58 @@ async fn a_certificate_that_signs_itself_is_trusted_by_its_file() {
     within("a request to come through", request).await;
     watch.kill().unwrap();
     watch.wait().unwrap();
+}
+
+/// Returns what a program that cannot do its work says.
+async fn complaint(command: Command) -> String {
+    let output = run(command).await;
+    assert!(!output.status.success(), "{output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// `--tls-ca` names the authority, the certificate itself, or, as `openssl req -x509` makes it, one that is marked
+/// as an authority's. A name in it that is not the server's is refused as always.
+#[actix_rt::test]
+async fn the_file_of_an_option_is_trusted_too() {
+    let (authority, folder) = (Authority::new(), Folder::new());
+    let (own, plain) = (Authority::for_names(&["localhost"]), Signed::by_itself(&["localhost"]));
+    let certificate = plain.certificate.clone();
+    for (name, signed, trusts) in [
+        ("authority", authority.sign(), authority.pem()),
+        ("itself", plain, certificate),
+        ("x509", own.itself(), own.pem()),
+    ] {
+        let file = folder.write(&format!("{name}.pem"), &trusts);
+        let file = file.as_str();
+        let (address, heard) = stub::serve(Some(signed.acceptor()), async |_| Some(stub::answer("404 Not Found", "")));
+        let url = format!("https://localhost:{}", address.port());
+        let mut watch = program(&["watch", "--tls-ca", file, &url]).spawn().unwrap();
+        within("a request to come through", async {
+            while heard.heads().is_empty() {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+        watch.kill().unwrap();
+        watch.wait().unwrap();
+        let refused = complaint(program(&["record", "--tls-ca", file, &url])).await;
+        assert!(refused.contains("404"), "{name}: {refused}");
+        let refused = complaint(program(&[&SERVE[..], &["--tls-ca", file, "--manager", &url]].concat())).await;
+        assert!(refused.contains("/api/v3/version returns status 404 Not Found"), "{name}: {refused}");
+        if name == "authority" {
+            // Its certificate is for 127.0.0.1 too.
+            continue;
+        }
+        let other = refusal(program(&["watch", "--tls-ca", file, &url.replace("localhost", "127.0.0.1")])).await;
+        assert!(other.contains("it is for another host name than the one asked for"), "{name}: {other}");
+    }
+    let empty = folder.write("empty.pem", "");
+    let empty = empty.as_str();
+    for arguments in [&["watch"][..], &["record"], &["config", "check"], &SERVE] {
+        let refusal = complaint(program(&[arguments, &["--tls-ca", empty]].concat())).await;
+        let expected = format!("the file {empty} of --tls-ca: it holds no certificate");
+        assert!(refusal.contains(&expected), "{arguments:?}: {refusal}");
+    }
 }
 
 #[actix_rt::test]

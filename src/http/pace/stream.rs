@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -25,7 +25,7 @@ const READS: usize = 16;
 
 /// What stands for the address of a Unix socket's peer. No TCP connection has port 0.
 #[cfg(unix)]
-const UNIX_PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+const UNIX_PEER: SocketAddr = SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 0));
 
 /// A byte stream of a listener.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {

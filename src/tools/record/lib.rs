@@ -12,7 +12,7 @@ mod replayer;
 use std::{fs, io, path::PathBuf, time::Duration};
 
 use awc::Client;
-use client::{Address, http_client};
+use client::{Address, TrustOptions, http_client};
 use thiserror::Error;
 
 pub use recorder::{RecordOptions, record};
@@ -34,6 +34,9 @@ pub struct Port {
     /// File with the bearer token of that port
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub trust: TrustOptions,
 }
 
 /// Why recording or replaying ended.
@@ -43,6 +46,8 @@ pub enum RecordError {
     File(String, io::Error),
     #[error("cannot write: {0}")]
     Output(io::Error),
+    #[error("no server can be trusted as configured: {0}")]
+    Trust(io::Error),
     #[error("{0} cannot be reached: {1}")]
     Unreachable(String, String),
     #[error("{0} answers with status {1}: {2}")]
@@ -54,6 +59,7 @@ pub enum RecordError {
 impl Port {
     /// Returns a client that sends the token, without a time limit for the body of an answer.
     fn client(&self) -> Result<Client, RecordError> {
+        self.trust.apply().map_err(RecordError::Trust)?;
         let Some(file) = &self.token_file else { return Ok(http_client(&self.url, ANSWER_TIMEOUT)) };
         let named = |error| RecordError::File(file.display().to_string(), error);
         let token = fs::read_to_string(file).map_err(named)?;

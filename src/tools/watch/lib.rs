@@ -8,6 +8,7 @@
 
 mod broker;
 mod chat_input;
+mod fit;
 mod narrator;
 mod paint;
 mod screen;
@@ -27,7 +28,10 @@ use tokio::time::sleep;
 
 use self::screen::Screen;
 use client::mqtt::{Broker, InvalidBroker, MqttError};
-use client::{Address, Backoff, Client, ConnectError, ConnectionEnd, EmitError, Incoming, InvalidAddress, Limits};
+use client::{
+    Address, Backoff, Client, ConnectError, ConnectionEnd, EmitError, Header, Incoming, InvalidAddress, Limits,
+    TrustOptions,
+};
 use farm::chat::CHAT_SENT;
 use farm::{ChatMessage, Op, Room, SubscriptionRequest};
 
@@ -54,6 +58,14 @@ pub struct Options {
     /// Send the lines of stdin to the chat even if it is not a terminal
     #[arg(long)]
     pub chat: bool,
+
+    /// Header of the requests to a server, for one behind a log-in: 'Cookie: session=…' or 'Authorization: Bearer …';
+    /// may be given several times
+    #[arg(long = "header", value_name = "NAME: VALUE")]
+    pub headers: Vec<Header>,
+
+    #[command(flatten)]
+    pub trust: TrustOptions,
 
     /// Name for chat messages
     #[arg(long, value_name = "NAME", env = "USER", default_value = "somebody", hide_env_values = true)]
@@ -101,13 +113,16 @@ pub enum WatchError {
 /// The server or broker cannot be watched at all, as opposed to not now, or the output cannot be
 /// written.
 pub fn run(options: &Options) -> Result<(), WatchError> {
+    options.trust.apply().map_err(WatchError::Start)?;
     let typed = if options.chat || io::stdin().is_terminal() {
         chat_input::lines(io::stdin()).map_err(WatchError::Start)?
     } else {
         chat_input::none()
     };
     let address = if let Place::Server(address) = &options.url { Some(address.clone()) } else { None };
-    let screen = Screen::new(options.json, address, anstream::stdout());
+    let stdout = anstream::stdout();
+    let columns = || terminal_size::terminal_size().map_or(usize::MAX, |(width, _)| width.0.into());
+    let screen = Screen::new(options.json, address, stdout.is_terminal().then_some(columns), stdout);
     let ended = actix_rt::System::new().block_on(async {
         let mut watch = Watch { options, screen, typed, client: None, said: String::new() };
         let ended = tokio::select! {
@@ -138,7 +153,7 @@ struct Watch<'a, W> {
 impl<W: io::Write> Watch<'_, W> {
     async fn run(&mut self) -> Result<(), WatchError> {
         match &self.options.url {
-            Place::Server(address) => self.forever(address).await,
+            Place::Server(address) => self.forever(&address.clone().with_headers(&self.options.headers)).await,
             Place::Broker(broker) => {
                 broker::forever(broker, &self.options.mqtt_prefix, &mut self.screen, &mut self.said).await
             }

@@ -6,6 +6,7 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 use serde_json::value::RawValue;
 
+use super::fit::fit;
 use super::narrator::Narrator;
 use super::paint::{DIM, NEWS, paint};
 use super::text::{plain, plain_json};
@@ -19,12 +20,14 @@ const MAX_NOTICE: usize = 300;
 pub(super) struct Screen<W> {
     /// Formats events as lines; without it they are printed as JSON.
     narrator: Option<Narrator>,
+    /// Returns the width of the terminal; without it lines may have any.
+    columns: Option<fn() -> usize>,
     out: W,
 }
 
 impl<W: Write> Screen<W> {
-    pub(super) fn new(json: bool, address: Option<Address>, out: W) -> Self {
-        Self { narrator: (!json).then(|| Narrator::new(address)), out }
+    pub(super) fn new(json: bool, address: Option<Address>, columns: Option<fn() -> usize>, out: W) -> Self {
+        Self { narrator: (!json).then(|| Narrator::new(address)), columns, out }
     }
 
     pub(super) fn event(&mut self, name: &str, args: &[Box<RawValue>]) -> io::Result<()> {
@@ -32,7 +35,7 @@ impl<W: Write> Screen<W> {
         match &mut self.narrator {
             Some(narrator) => {
                 for line in narrator.describe(name, args) {
-                    write_line(&mut self.out, &now, &line)?;
+                    write_line(&mut self.out, &now, &line, self.columns)?;
                 }
             }
             None => writeln!(self.out, "{}", json_line(&now, name, args)?)?,
@@ -44,16 +47,19 @@ impl<W: Write> Screen<W> {
     pub(super) fn notice(&mut self, text: &str) -> io::Result<()> {
         let text = plain(text, MAX_NOTICE);
         match self.narrator {
-            Some(_) => write_line(&mut self.out, &now(), &paint(NEWS, &format!("── {text}")))?,
+            Some(_) => write_line(&mut self.out, &now(), &paint(NEWS, &format!("── {text}")), self.columns)?,
             None => eprintln!("{text}"),
         }
         self.out.flush()
     }
 }
 
-fn write_line(out: &mut impl Write, now: &Zoned, line: &str) -> io::Result<()> {
-    let time = now.strftime("%H:%M:%S").to_string();
-    writeln!(out, "{} {line}", paint(DIM, &time))
+fn write_line(out: &mut impl Write, now: &Zoned, line: &str, columns: Option<fn() -> usize>) -> io::Result<()> {
+    let line = format!("{} {line}", paint(DIM, &now.strftime("%H:%M:%S").to_string()));
+    match columns {
+        Some(columns) => fit(&line, columns()).iter().try_for_each(|part| writeln!(out, "{part}")),
+        None => writeln!(out, "{line}"),
+    }
 }
 
 fn json_line(now: &Zoned, name: &str, args: &[Box<RawValue>]) -> io::Result<String> {

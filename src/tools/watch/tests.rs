@@ -204,13 +204,15 @@ async fn it_subscribes_chats_shows_and_comes_back() {
     let options = Options {
         url: Place::Server(url.clone()),
         mqtt_prefix: String::new(),
+        headers: vec![],
+        trust: TrustOptions::default(),
         rooms,
         json: true,
         chat: true,
         name: "Ana".to_owned(),
     };
     let paper = Paper::default();
-    let screen = Screen::new(true, Some(url.clone()), paper.clone());
+    let screen = Screen::new(true, Some(url.clone()), None, paper.clone());
     let (say, typed) = mpsc::channel(1);
     let mut watch = Watch { options: &options, screen, typed, client: None, said: String::new() };
     say.send("hello".to_owned()).await.unwrap();
@@ -247,13 +249,15 @@ async fn it_says_what_happens_to_the_connection_once() {
     let options = Options {
         url: Place::Server(url.clone()),
         mqtt_prefix: String::new(),
+        headers: vec![],
+        trust: TrustOptions::default(),
         rooms: vec![],
         json: false,
         chat: false,
         name: String::new(),
     };
     let paper = Paper::default();
-    let screen = Screen::new(false, Some(url.clone()), paper.clone());
+    let screen = Screen::new(false, Some(url.clone()), None, paper.clone());
     let mut watch = Watch { options: &options, screen, typed: chat_input::none(), client: None, said: String::new() };
 
     let serve = async {
