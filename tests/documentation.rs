@@ -344,14 +344,29 @@ fn the_program_has_the_messages_of_troubleshooting() {
 }
 
 #[test]
-fn the_readme_lists_every_page() {
-    let readme = page("README.md");
-    let missing: Vec<_> = pages()
-        .into_keys()
-        .filter(|path| path.starts_with("docs") || path.components().count() == 1)
-        .filter(|path| path != Path::new("README.md") && !readme.contains(&format!("({})", path.display())))
+fn every_page_is_listed() {
+    let pages = pages();
+    let listed = |index: &str, path: &Path| pages[Path::new(index)].contains(&format!("({})", path.display()));
+    let of_docs = |path: &Path| path.strip_prefix("docs").ok().map(Path::to_owned);
+    let missing: Vec<_> = pages
+        .keys()
+        .filter(|path| match of_docs(path) {
+            Some(page) if page == Path::new("SUMMARY.md") => false,
+            Some(page) if page == Path::new("README.md") => !listed("README.md", path),
+            Some(page) => !listed("docs/SUMMARY.md", &page) || !listed("docs/README.md", &page),
+            None => path.components().count() == 1 && **path != *"README.md" && !listed("README.md", path),
+        })
         .collect();
-    assert!(missing.is_empty(), "the table in README.md lacks {missing:?}");
+    assert!(missing.is_empty(), "README.md, docs/README.md and docs/SUMMARY.md lack {missing:?}");
+}
+
+/// `mdbook` makes a book of the pages in `docs`, and of nothing else.
+#[test]
+fn no_link_leads_out_of_the_book() {
+    for (path, text) in pages().into_iter().filter(|(path, _)| path.starts_with("docs")) {
+        let text = prose(&text);
+        assert!(!text.contains("](../"), "{} links to a file outside docs: name its path as code", path.display());
+    }
 }
 
 /// Returns all files below `folder`, by their path from the repository's root.
