@@ -14,10 +14,10 @@
 //! ```
 //!
 //! `record` holds the entities of one kind, `version` decides which of two updates is newer,
-//! `comparison` finds what a snapshot has and the record lacks, `images` drops second copies.
+//! `missed` finds what a snapshot has and the record lacks, `images` drops second copies.
 
-mod comparison;
 mod images;
+mod missed;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -146,10 +146,10 @@ impl Sent {
         is_watched: impl Fn(JobId) -> bool,
         now: Timestamp,
     ) -> Vec<FarmEvent> {
-        let mut events = comparison::jobs(&mut self.jobs, snapshot.jobs, is_watched);
-        events.extend(comparison::workers(&mut self.workers, snapshot.workers, now));
+        let mut events = missed::jobs(&mut self.jobs, snapshot.jobs, is_watched);
+        events.extend(missed::workers(&mut self.workers, snapshot.workers, now));
         if let Some(tags) = snapshot.tags {
-            events.extend(comparison::tags(&mut self.tags, tags));
+            events.extend(missed::tags(&mut self.tags, tags));
         }
         if let Some(status) = snapshot.farm.filter(|status| self.farm.as_ref() != Some(status)) {
             self.farm = Some(status.clone());

@@ -47,7 +47,7 @@ fn worker(from: &str, to: &str) -> FarmEvent {
 }
 
 fn deletion() -> FarmEvent {
-    FarmEvent::JobUpdate(Payload::new(comparison::deleted_job(JOB.parse().unwrap())))
+    FarmEvent::JobUpdate(Payload::new(missed::deleted_job(JOB.parse().unwrap())))
 }
 
 fn admitted(events: &[FarmEvent]) -> Vec<bool> {
@@ -66,7 +66,7 @@ fn listed(id: &str, status: &str, steps: i64) -> JobUpdate {
         kind: "t".to_owned(),
         updated: at(30).parse().unwrap(),
         was_deleted: false,
-        ..comparison::deleted_job(id.parse().unwrap())
+        ..missed::deleted_job(id.parse().unwrap())
     }
 }
 
