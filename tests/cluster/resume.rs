@@ -120,7 +120,7 @@ async fn clients_of_a_killed_node_go_on_at_the_others() {
 async fn nodes_are_replaced_without_losing_an_event() {
     let Some(nats) = Nats::start().await else { return };
     let mut nodes = [node(&nats, &[]).await, node(&nats, &[]).await];
-    let crowd = Crowd::gather(&nodes, 20, 20, 300).await;
+    let crowd = Crowd::gather(&nodes, 20, 20, usize::MAX).await;
     for (number, place) in nodes.iter_mut().enumerate() {
         crowd.published(100 * (number + 1)).await;
         // It is ready once it has read the stream.
@@ -129,6 +129,6 @@ async fn nodes_are_replaced_without_losing_an_event() {
         old.signal(Signal::TERM);
         assert!(old.ended().await.success());
     }
-    let outcome = crowd.complete(Duration::from_secs(60)).await;
+    let outcome = crowd.finish(Duration::from_secs(60)).await;
     assert!(outcome.ends[&Some(1001)] >= 40, "all were told to go elsewhere: {outcome:?}");
 }
