@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
-    proxy::{connect, exchange, get},
+    proxy::{self, connect, get},
     server::{Server, until},
     stand_in::StandIn,
 };
@@ -13,6 +13,13 @@ const POST: &str = "POST /api/v3/jobs/query HTTP/1.1\r\nhost: farm\r\ncontent-le
 
 async fn until_waiting(server: &Server, count: usize) {
     until(&format!("{count} to wait"), async || server.stats().await["proxy"]["waiting"] == count).await;
+}
+
+/// Returns the final answer. While a request waits, the server may find out with `100 Continue` whether
+/// its client is still there.
+async fn exchange(server: &Server, request: &str) -> String {
+    let answers = proxy::exchange(server, request).await;
+    answers.trim_start_matches("HTTP/1.1 100 Continue\r\n\r\n").to_owned()
 }
 
 #[actix_rt::test]
