@@ -8,7 +8,7 @@ import {
   asPacket, asReceived, JOB_A, JOB_B, jobUpdate, lastRendered, oneOfEach, ROOMS_OF_EACH, subscriptionTo, TASK_A, taskLog, TIME, WORKER,
 } from './support/farm.mjs';
 import { RawBrowser, samePackets } from './support/raw.mjs';
-import { answerOf, Server } from './support/server.mjs';
+import { answerOf, EVERY_EVENT, Server } from './support/server.mjs';
 import { within } from './support/wait.mjs';
 
 /** The forms in which events may be handed over: each publishes all of `events`. */
@@ -22,7 +22,8 @@ const FORMS = {
 
 forEachClient((client) => {
   let server;
-  before(async () => (server = await Server.start()));
+  // An image that is held back would reach the browsers of the next test.
+  before(async () => (server = await Server.start({ args: EVERY_EVENT })));
   after(() => server.stop());
 
   for (const [form, publish] of Object.entries(FORMS)) {
