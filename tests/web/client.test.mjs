@@ -14,6 +14,7 @@ import { Farm, NO_FARM } from '../clients/support/flamenco.mjs';
 import { EVERY_EVENT, Server } from '../clients/support/server.mjs';
 import { Arrivals, eventually, within } from '../clients/support/wait.mjs';
 import { PlayedServer } from './support/played.mjs';
+import { listen } from './support/socket-io.mjs';
 
 const MODULE = new URL('../../web/client.js', import.meta.url);
 
@@ -359,11 +360,7 @@ test('updates are resumed where the server can', async (t) => {
 test('it works with Socket.IO 2.5.1', async (t) => {
   const server = http.createServer();
   const io = socketIo(server, { pingInterval: 200, pingTimeout: 2000, path: '/updates/socket.io' });
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-  t.after(() => {
-    io.close();
-    server.closeAllConnections();
-  });
+  await listen(t, server, io);
   const sockets = new Arrivals();
   io.on('connection', (socket) => {
     socket.on('/subscription', (_, answer) => answer('ok'));

@@ -9,6 +9,7 @@ import { launch, NO_CHROMIUM, openPage } from '../clients/support/chromium.mjs';
 import { JOB_A, jobUpdate, taskUpdate } from '../clients/support/farm.mjs';
 import { Server } from '../clients/support/server.mjs';
 import { Arrivals, eventually } from '../clients/support/wait.mjs';
+import { listen } from './support/socket-io.mjs';
 
 /** The chat that socket.io's own introduction had, made to speak to this server. */
 const CHAT = `<!doctype html><title>Chat</title>
@@ -126,11 +127,7 @@ test('sockets behave as in 2.x with Socket.IO 2.5.1', { skip: NO_CHROMIUM }, asy
     response.setHeader('content-type', 'text/javascript').setHeader('access-control-allow-origin', '*').end(script[request.url]);
   });
   const io = socketIo(server, { serveClient: false, origins: '*:*' });
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
-  t.after(() => {
-    io.close();
-    server.closeAllConnections();
-  });
+  await listen(t, server, io);
   const sockets = new Arrivals();
   io.on('connection', (socket) => {
     const received = new Arrivals();
