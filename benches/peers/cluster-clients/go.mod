@@ -1,0 +1,3 @@
+module flamenco-webupdates.example/benches/cluster-clients
+
+go 1.22
