@@ -6,7 +6,7 @@ import { createRequire } from 'node:module';
 import { describe, test } from 'node:test';
 import { Browser, TRANSPORTS } from './support/browsers.mjs';
 import { asReceived, jobUpdate } from './support/farm.mjs';
-import { NO_NGINX, startNginx } from './support/nginx.mjs';
+import { NO_NGINX, startNginx } from './support/proxies.mjs';
 import { EVERY_EVENT, LOOPBACK, Server } from './support/server.mjs';
 import { eventually } from './support/wait.mjs';
 
