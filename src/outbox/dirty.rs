@@ -208,6 +208,11 @@ impl Workers {
         self.is_ahead()
     }
 
+    /// Returns whether more was published than when a worker took its list.
+    pub fn has_newer(&self, published: u64) -> bool {
+        self.published.load(Ordering::Acquire) != published
+    }
+
     /// Waits until the workers have caught up. Only one caller at a time.
     pub async fn caught_up(&self) {
         while self.is_ahead() {
@@ -322,7 +327,9 @@ mod tests {
         let Poll::Ready(taken) = pin!(workers.take(home.worker, &mut slots)).poll(&mut quiet) else {
             panic!("a slot is marked")
         };
+        assert!(!workers.has_newer(taken.published));
         assert!(workers.published(2 * WINDOW as usize));
+        assert!(workers.has_newer(taken.published));
         let mut caught_up = pin!(workers.caught_up());
         assert!(caught_up.as_mut().poll(&mut noticing).is_pending());
         workers.flushed(home.worker, taken.published);
