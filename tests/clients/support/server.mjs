@@ -17,7 +17,7 @@ export const EVERY_EVENT = [
 const READY = /^listening browsers=(https?:\/\/\S+) manager=(https?:\/\/\S+)\n/;
 
 /** The program to test: `WEBUPDATES_BIN`, or else what cargo built last. */
-const BINARY = process.env.WEBUPDATES_BIN ?? builtLast();
+export const BINARY = process.env.WEBUPDATES_BIN ?? builtLast();
 
 /** The program started with `args`: what it printed in `stdout` and `stderr`, how it ended in `exit`. */
 export class Program {
