@@ -95,7 +95,7 @@ Exit codes: 0 shut down on request, 2 could not start, 3 exited because a part o
     },
     /// Print the manual page, or write those of all subcommands to a folder
     Man {
-        /// Folder for the pages, which must exist
+        /// Folder for the pages; created if missing
         folder: Option<PathBuf>,
     },
 }
@@ -208,7 +208,12 @@ fn check(options: config::ServeOptions) -> ExitCode {
 
 fn man(folder: Option<PathBuf>) -> io::Result<()> {
     match folder {
-        Some(folder) => clap_mangen::generate_to(Arguments::command(), folder),
+        Some(folder) => std::fs::create_dir_all(&folder)
+            .and_then(|()| clap_mangen::generate_to(Arguments::command(), &folder))
+            .map_err(|error| {
+                let message = format!("cannot write manual pages to {}: {error}", folder.display());
+                io::Error::new(error.kind(), message)
+            }),
         None => {
             let mut page = Vec::new();
             clap_mangen::Man::new(Arguments::command()).render(&mut page)?;

@@ -168,12 +168,16 @@ fn completions_name_the_subcommands() {
 fn manual_pages() {
     assert!(stdout(&["man"]).contains(".TH flamenco-webupdates 1"));
     let folder = std::env::temp_dir().join(format!("webupdates-{}-man", std::process::id()));
-    fs::create_dir(&folder).unwrap();
     stdout(&["man", folder.to_str().unwrap()]);
     let serve = fs::read_to_string(folder.join("flamenco-webupdates-serve.1")).unwrap();
     assert!(folder.join("flamenco-webupdates-config-check.1").exists());
     fs::remove_dir_all(&folder).unwrap();
     assert!(serve.contains("outbox\\-bytes") && serve.contains("[default: 1048576]"));
+
+    let file = File::new("man-file", "");
+    let refused = run(&["man", file.0.to_str().unwrap()]);
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(said.contains(&format!("cannot write manual pages to {}", file.0.display())), "{said}");
 }
 
 #[test]
