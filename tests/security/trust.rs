@@ -3,6 +3,7 @@
 use std::{cell::Cell, net::SocketAddr, os::unix::fs::PermissionsExt, rc::Rc, time::Duration};
 
 use flamenco_webupdates::clock;
+use serde_json::Value;
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::support::{
@@ -239,6 +240,35 @@ async fn pages_do_not_reach_the_managers_port() {
     }
     let stats = server.stats().await;
     assert_eq!((&stats["events"]["life-cycle"], &stats["refused"]["unauthorized"]), (&3.into(), &5.into()));
+}
+
+/// All paths: a rebound page of the machine's browser must not read one, nor change anything. `/healthz` of the browsers' port
+/// is the only exception, which docs/security.md names.
+#[actix_rt::test]
+async fn no_path_of_either_port_answers_for_a_foreign_host() {
+    let document: Value = serde_json::from_str(include_str!("../../src/manager_port/documents/openapi.json")).unwrap();
+    let mut requests = vec![("GET", "/console/console.js"), ("GET", "/nothing"), ("OPTIONS", "/api/events")];
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, name) in [("get", "GET"), ("post", "POST"), ("delete", "DELETE")] {
+            requests.extend(methods.get(method).map(|_| (name, path.as_str())));
+        }
+    }
+    assert!(requests.len() > 12, "{requests:?}");
+    let folder = env!("CARGO_MANIFEST_DIR").to_owned() + "/examples/dashboard";
+    let server = Server::start(&["--demo", "--static", &folder]).await;
+    for (method, path) in requests {
+        let path = path.replace(['{', '}'], "");
+        let answer = Request::new(method, &path).replace_host("rebound.example:8082").send(server.manager).await;
+        assert_eq!(answer.status, 421, "{method} {path}: {answer:?}");
+    }
+    for path in ["/", "/webupdates/", "/webupdates/client.js", "/static/", "/api/v3/jobs", "/nothing", POLLING] {
+        for method in ["GET", "POST", "OPTIONS"] {
+            let answer = Request::new(method, path).replace_host("rebound.example:8081").send(server.browsers).await;
+            assert_eq!(answer.status, 421, "{method} {path}: {answer:?}");
+        }
+        let answer = Request::new("GET", path).send(server.browsers).await;
+        assert_ne!(answer.status, 421, "{path}: {answer:?}");
+    }
 }
 
 #[actix_rt::test]

@@ -443,7 +443,24 @@ for (const generation of ['3.9', '3.0']) {
     await go(page, '#workers');
     await rows(page, ([first]) => first?.includes('worker-1') && first.includes('awake'), 'its worker');
 
+    await go(page, '#images');
+    await text(page, '.gallery', (found) => found.includes('rendered before'));
+    const isThere = () => page.$$eval('.gallery img', (all) => all.some(({ naturalWidth }) => naturalWidth > 0));
+    await eventually(isThere, Boolean, 'its image in the gallery');
+    await go(page, '#chat');
+    await page.type('[name=name]', 'Ann');
+    await page.type('[name=text]', 'hello 🎬');
+    await page.keyboard.press('Enter');
+    // By way of a Manager of 3.0, which has a chat of its own.
+    await text(page, '.messages', (found) => found.includes('hello 🎬'));
+    await go(page, '#inspector');
+    await text(page, '.rest', (found) => found.includes('events'));
+
     const id = await farm.submit('sleep', '--name', 'a real one', '--tasks', '40', '--seconds', '1');
+    await page.type('input[placeholder="UUID or text"]', id);
+    await text(page, '.rest', (found) => /^[1-9]/.test(found));
+    await page.click('.row.events');
+    await text(page, 'pre', (found) => found.includes(id));
     await go(page, `#job/${id}`);
     await subscribed(server, `job-${id}`);
     const finished = () => page.$$eval('.row.tasks', (all) => all.filter((row) => row.innerText.includes('completed')).length);
