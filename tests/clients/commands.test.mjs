@@ -19,8 +19,8 @@ const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 const MEASUREMENTS = 'docs/performance.md';
 const PAGES = ['README.md', ...readdirSync(join(ROOT, 'docs')).map((name) => `docs/${name}`)]
   .filter((name) => name.endsWith('.md') && name !== MEASUREMENTS);
-/** How the first paragraph of a page, or the one before or after a block of commands, says so. */
-const NOT_RUN = /not run by a test|run by hand/;
+/** How the first paragraph of a page, or the one before or after a block of commands, says so, or names another test. */
+const NOT_RUN = /not run by a test|run by hand|`tests\/long\/\w+` runs/;
 /** The programs that the tests run. Any other may change the machine. */
 const MAY_RUN = /^(flamenco-webupdates|curl|openssl) /;
 /** What runs until it is stopped, and what it has printed when it has begun. */
@@ -28,6 +28,9 @@ const LASTING = [
   [/^flamenco-webupdates serve\b|\| flamenco-webupdates serve\b/, /^listening /m],
   [/^flamenco-webupdates watch\b/, /connected/],
 ];
+
+// Each program that is started listens for the end of this one.
+process.setMaxListeners(50);
 
 /** The blocks of shell of a page: `{ line, commands: [{ text, output }], isMarked }`, where `output` are the lines that it shows. */
 function blocks(page) {
@@ -67,6 +70,7 @@ class Shell {
     mkdirSync(join(this.folder, 'bin'));
     symlinkSync(BINARY, join(this.folder, 'bin/flamenco-webupdates'));
     symlinkSync(join(ROOT, 'examples'), join(this.folder, 'examples'));
+    writeFileSync(join(this.folder, 'token'), 'a-token-of-at-least-16', { mode: 0o600 });
     this.manager = manager.browsers.origin;
     this.#ports.set('4222', new URL(nats).port);
     t.after(async () => {
@@ -119,7 +123,8 @@ class Shell {
     let here = text.replace(/cargo run --release -- /g, 'flamenco-webupdates ')
       .replace(/(--manager )http:\/\/\w[^ ]*/, `$1${this.manager}`)
       .replace(/(--listen )(0\.0\.0\.0)?:/g, `$1${LOOPBACK}:`).replace(/\/\/0\.0\.0\.0:/g, `//${LOOPBACK}:`)
-      .replace(/\/\/(nats|broker|manager):/g, `//${LOOPBACK}:`).replace(/(CN=|DNS:|\/\/)farm\b/g, '$1localhost')
+      .replace(/\/\/(nats|broker|manager):/g, `//${LOOPBACK}:`).replace(/\b10\.0\.0\.\d+/g, LOOPBACK)
+      .replace('/etc/farm/token', join(this.folder, 'token')).replace(/(CN=|DNS:|\/\/)farm\b/g, '$1localhost')
       .replace(/--clients 1000\b/, '--clients 20');
     // The defaults of these programs are the ports of the documentation.
     if (/^flamenco-webupdates (watch|simulate-browsers)/.test(here) && !here.includes('://')) here += ' http://127.0.0.1:8081';

@@ -7,13 +7,21 @@ import net from 'node:net';
 import { LOOPBACK } from './server.mjs';
 import { eventually } from './wait.mjs';
 
+/** A port below those that systems give to whoever asks for any, so that nobody gets it in the meantime. */
 export async function freePort() {
-  const listener = net.createServer().listen(0, LOOPBACK);
-  await once(listener, 'listening');
-  const { port } = listener.address();
-  listener.close();
-  await once(listener, 'close');
-  return port;
+  for (;;) {
+    const port = 10_000 + Math.floor(Math.random() * 20_000);
+    const listener = net.createServer().listen(port, LOOPBACK);
+    try {
+      await once(listener, 'listening');
+    } catch (error) {
+      if (error.code === 'EADDRINUSE') continue;
+      throw error;
+    }
+    listener.close();
+    await once(listener, 'close');
+    return port;
+  }
 }
 
 /** Starts a program until `t` ends, with `signal`, and waits until it listens at `port`. */
