@@ -41,6 +41,7 @@ use crate::{
         EventSource, Intake, Published, SourceContext, SourceEnded,
         demo::Demo,
         mqtt::{Mqtt, feed, start_mirror},
+        note,
         relay::{ApiError, ManagerRelay},
         stdin::Stdin,
     },
@@ -161,8 +162,8 @@ pub async fn serve(
     };
     let on_new = mirror.map(|mirror| Box::new(move |event: &_| mirror.publish(event)) as OnNew);
     let published = nats.is_some().then(|| Arc::new(Published::new(&options.mqtt.mqtt_prefix)));
-    let noted = published.clone();
-    let on_outside = noted.map(|published| Box::new(move |event: &_| published.note(event)) as OnOutside);
+    let (noted, hub_of_notes) = (published.clone(), hub.clone());
+    let on_outside: OnOutside = Box::new(move |outside| note(outside, noted.as_deref(), &hub_of_notes));
     let apply = Apply::new(publishers, on_new, on_outside, hub.stats);
     let node = Node {
         name: hub.rules.node().unwrap_or_default().to_owned(),

@@ -36,14 +36,23 @@ impl Publishers {
 /// Gets each event that this node accepted and that is not a repetition.
 pub type OnNew = Box<dyn Fn(&Arc<FarmEvent>) + Send + Sync>;
 
-/// Gets each event that a source that exists once published, on whichever node, in order.
-pub type OnOutside = Box<dyn Fn(&FarmEvent) + Send + Sync>;
+/// What a source that exists once published.
+#[derive(Debug)]
+pub enum Outside<'a> {
+    Event(&'a FarmEvent),
+    /// What such a source wants the nodes to know, in words of its own.
+    Note(&'a str),
+}
+
+/// Gets what sources that exist once published, on whichever node, in order. Without other nodes these are
+/// only notes.
+pub type OnOutside = Box<dyn Fn(Outside<'_>) + Send + Sync>;
 
 /// Hands events to their publishers.
 pub struct Apply {
     publishers: Publishers,
     on_new: Option<OnNew>,
-    on_outside: Option<OnOutside>,
+    on_outside: OnOutside,
     pub(super) stats: &'static Stats,
 }
 
@@ -54,12 +63,7 @@ impl fmt::Debug for Apply {
 }
 
 impl Apply {
-    pub fn new(
-        publishers: Publishers,
-        on_new: Option<OnNew>,
-        on_outside: Option<OnOutside>,
-        stats: &'static Stats,
-    ) -> Self {
+    pub fn new(publishers: Publishers, on_new: Option<OnNew>, on_outside: OnOutside, stats: &'static Stats) -> Self {
         Self { publishers, on_new, on_outside, stats }
     }
 
@@ -98,8 +102,9 @@ impl Apply {
     pub(super) fn is_new(&self, event: &Arc<FarmEvent>) {
         self.on_new.iter().for_each(|on_new| on_new(event));
     }
-    /// Passes on an event of a source that exists once.
-    pub(super) fn is_of_outside(&self, event: &FarmEvent) {
-        self.on_outside.iter().for_each(|on_outside| on_outside(event));
+
+    /// Passes on what a source that exists once published.
+    pub(super) fn is_of_outside(&self, outside: Outside<'_>) {
+        (self.on_outside)(outside);
     }
 }

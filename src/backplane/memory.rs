@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use super::{Apply, RepetitionOptions, recent_ids::RecentIds};
+use super::{Apply, Outside, RepetitionOptions, recent_ids::RecentIds};
 use crate::{actors::messages::Accepted, clock, farm::IncomingEvent, stats::Refused};
 
 /// Publishes events at once.
@@ -25,6 +25,11 @@ impl Memory {
     pub(super) async fn publish(&self, events: Vec<IncomingEvent>) {
         let topic = |incoming: &IncomingEvent| incoming.event.kind().topic();
         self.apply.apply(events, topic, |run| self.accept(run, clock::now())).await;
+    }
+
+    pub(super) async fn publish_noted(&self, events: Vec<IncomingEvent>, note: Option<String>) {
+        self.publish(events).await;
+        note.iter().for_each(|note| self.apply.is_of_outside(Outside::Note(note)));
     }
 
     fn accept(&self, run: Vec<IncomingEvent>, now: Instant) -> Vec<Accepted> {

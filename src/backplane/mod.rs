@@ -16,7 +16,7 @@ use clap::Args;
 use tokio::sync::mpsc;
 
 pub use self::{
-    apply::{Apply, OnNew, OnOutside, Publishers},
+    apply::{Apply, OnNew, OnOutside, Outside, Publishers},
     leadership::{Leadership, Turn},
     nats::{Connection, NatsError, NatsOptions, NatsUrl, Node, NodeReport, StoreError},
 };
@@ -86,11 +86,12 @@ impl Backplane {
         }
     }
 
-    /// Publishes the events like [`publish`](Self::publish), and waits until they can be stored.
-    pub async fn publish_patiently(&self, source: Source, events: Vec<IncomingEvent>) {
+    /// Publishes the events like [`publish`](Self::publish), and waits until they can be stored. A note of a
+    /// source that exists once reaches all nodes after them.
+    pub async fn publish_patiently(&self, source: Source, events: Vec<IncomingEvent>, note: Option<String>) {
         match &self.0 {
-            Way::Memory(memory) => memory.publish(events).await,
-            Way::Nats(nats) => Box::pin(nats.publish_patiently(source, events)).await,
+            Way::Memory(memory) => memory.publish_noted(events, note).await,
+            Way::Nats(nats) => Box::pin(nats.publish_patiently(source, events, note)).await,
         }
     }
 

@@ -18,7 +18,7 @@ use clap::Args;
 use tokio::sync::Semaphore;
 
 pub use self::{
-    published::Published,
+    published::{Published, note},
     source::{EventSource, SourceContext, SourceEnded},
 };
 use crate::{
@@ -97,10 +97,15 @@ impl Intake {
 
     /// Publishes the events like `submit`, but waits for permits.
     pub async fn submit_patiently(&self, source: Source, events: Vec<IncomingEvent>) {
+        self.submit_noted(source, events, None).await;
+    }
+
+    /// Publishes the events like `submit_patiently`, and then a note of the source for all servers.
+    pub async fn submit_noted(&self, source: Source, events: Vec<IncomingEvent>, note: Option<String>) {
         let permits = self.permits.acquire_many(self.cost(&events)).await;
         let _permits = permits.expect("the intake never closes its permits");
         self.count(source, &events);
-        self.backplane.publish_patiently(source, events).await;
+        self.backplane.publish_patiently(source, events, note).await;
     }
 
     /// Returns when a source runs on this server, if it runs on one server at a time.
@@ -124,7 +129,9 @@ impl Intake {
     }
 
     fn count(&self, source: Source, events: &[IncomingEvent]) {
-        self.stats.source(source).took(events.len() as u64, clock::now());
+        if !events.is_empty() {
+            self.stats.source(source).took(events.len() as u64, clock::now());
+        }
         for incoming in events.iter().filter(|incoming| incoming.dropped_previous_status) {
             let kind = incoming.event.kind().as_str();
             log::warn!("a {kind} event came with a previous_status, which is dropped");

@@ -37,7 +37,7 @@ impl Node {
 }
 
 /// Reads a number from the environment.
-fn setting(name: &str, default: u64) -> u64 {
+pub(super) fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().expect(name))
 }
 

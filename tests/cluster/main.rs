@@ -17,6 +17,7 @@ mod crowd;
 mod faults;
 mod history;
 mod line;
+mod logs;
 mod long;
 mod nats;
 mod nodes;
@@ -24,6 +25,9 @@ mod outages;
 #[allow(dead_code, reason = "shared with the other tests of the program")]
 #[path = "../support/program.rs"]
 mod program;
+#[allow(dead_code, reason = "shared with the tests in front of a Manager")]
+#[path = "../flamenco/real.rs"]
+mod real;
 mod refusals;
 mod replicas;
 mod resume;

@@ -1,6 +1,7 @@
 //! The relay and MQTT run on one node at a time.
 
 use async_nats::jetstream::kv::Operation;
+use flamenco_webupdates::client::ConnectionEnd;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -253,17 +254,84 @@ async fn a_room_of_a_node_that_is_gone_is_left() {
     until("the room to be left", async || asked_for(&manager, "unsubscribe") == 1).await;
 }
 
+/// Adds to a task's log.
+fn write(manager: &StandIn, task: &str, text: &str) {
+    manager.state.logs.borrow_mut().entry(task.to_owned()).or_default().extend_from_slice(text.as_bytes());
+}
+
+/// Returns what comes of a task's log until a chunk ends like this.
+async fn log_until(browser: &mut Browser, task: &str, end: &str) -> String {
+    let mut log = String::new();
+    while !log.ends_with(end) {
+        log += browser.next_where("/tasklog", |chunk| chunk["task_id"] == task).await["log"].as_str().unwrap();
+    }
+    log
+}
+
 #[actix_rt::test]
-async fn the_logs_of_tasks_reach_browsers_of_all_nodes() {
+async fn no_line_of_a_log_is_lost_or_repeated_when_another_node_takes_over() {
+    const QUIET: &str = "7a1c1f0e-7c3f-4f0f-9a53-2f6d1b7f6c01";
+    const REPLACED: &str = "7a1c1f0e-7c3f-4f0f-9a53-2f6d1b7f6c02";
+    const LEFT: &str = "7a1c1f0e-7c3f-4f0f-9a53-2f6d1b7f6c03";
     let Some(nats) = Nats::start().await else { return };
     let manager = StandIn::start("3.9-alpha0").await;
-    manager.state.jobs.borrow_mut().push(named(JOB, "one", 1));
-    manager.state.logs.borrow_mut().insert(TASK.to_owned(), b"before\n".to_vec());
-    let [_first, second] = two_nodes(&nats, &manager).await;
+    let [first, second] = two_nodes(&nats, &manager).await;
     let mut browser = Browser::connect(&second.address()).await;
-    subscribe(&mut browser, "tasklog", TASK).await;
-    manager.state.logs.borrow_mut().get_mut(TASK).unwrap().extend_from_slice(b"a line\n");
-    assert_eq!(browser.next("/tasklog").await["log"], "a line\n");
+    for task in [TASK, QUIET, REPLACED, LEFT] {
+        write(&manager, task, "before\n");
+        subscribe(&mut browser, "tasklog", task).await;
+    }
+    for (task, text) in [(LEFT, "a line\n"), (REPLACED, "a line\n"), (TASK, "a line\nhalf")] {
+        write(&manager, task, text);
+        assert_eq!(log_until(&mut browser, task, "\n").await, "a line\n");
+    }
+    browser.unsubscribe("tasklog", Some(LEFT)).await;
+    drop(first);
+    write(&manager, TASK, " of a line\nanother one\n");
+    write(&manager, QUIET, "the first line\n");
+    manager.state.logs.borrow_mut().insert(REPLACED.to_owned(), b"a log that is longer than the one before\n".to_vec());
+    write(&manager, LEFT, " that nobody gets\n");
+    second.until_relay("connected").await;
+    for (task, expected) in [
+        (TASK, "half of a line\nanother one\nend\n"),
+        (QUIET, "the first line\nend\n"),
+        (REPLACED, "a log that is longer than the one before\nend\n"),
+        (LEFT, "end\n"),
+    ] {
+        // A page that comes fetches the log so far by itself.
+        subscribe(&mut browser, "tasklog", task).await;
+        write(&manager, task, "end\n");
+        assert_eq!(log_until(&mut browser, task, "end\n").await, expected);
+    }
+    let events = rest(&manager, &mut browser, "mark").await;
+    assert!(events.iter().all(|(name, _)| name != "/tasklog"), "{events:?}");
+}
+
+#[actix_rt::test]
+async fn another_version_of_the_manager_has_the_pages_of_all_nodes_load_themselves_anew() {
+    let Some(nats) = Nats::start().await else { return };
+    let manager = StandIn::start("3.8").await;
+    let [mut first, second] = two_nodes(&nats, &manager).await;
+    let mut browsers = [Browser::connect(&first.address()).await, Browser::connect(&second.address()).await];
+    manager.state.version.replace("3.9".to_owned());
+    manager.break_links();
+    for browser in &mut browsers {
+        assert_eq!(browser.end().await, ConnectionEnd::Closed("1012".to_owned()));
+    }
+    // Another node leads when it is updated again.
+    let mut browser = Browser::connect(&second.address()).await;
+    manager.state.version.replace("3.10".to_owned());
+    first.signal(Signal::TERM);
+    assert_eq!(browser.end().await, ConnectionEnd::Closed("1012".to_owned()));
+    assert!(first.ended().await.success());
+    // Neither a node that starts now nor one that takes over closes anybody.
+    let third = node(&nats, &[&["--manager", &manager.url()], &GRACE[..]].concat()).await;
+    let mut browser = Browser::connect(&third.address()).await;
+    let mut second = second;
+    second.signal(Signal::TERM);
+    assert!(second.ended().await.success());
+    third.until_relay("connected").await;
+    rest(&manager, &mut browser, "mark").await;
 }
 
 #[actix_rt::test]

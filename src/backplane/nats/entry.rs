@@ -1,5 +1,7 @@
 //! Events as messages of the stream: the kind is in the subject, the payload is the Manager's JSON.
 
+use std::sync::Arc;
+
 use async_nats::{HeaderMap, Message};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -19,6 +21,9 @@ pub(super) const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
 /// The beginning of the last part of a fence's subject. No kind of event begins like that.
 const LEADER: &str = "leader-";
 
+/// The last part of a note's subject.
+const NOTE: &str = "note";
+
 /// An event that this server cannot decode, with what its kind would say.
 #[derive(Serialize, Deserialize)]
 struct Envelope<'a> {
@@ -29,9 +34,34 @@ struct Envelope<'a> {
     json: &'a RawValue,
 }
 
-/// Returns the subject of an event.
-pub(super) fn subject(stream: &str, event: &FarmEvent) -> String {
-    format!("{stream}.events.{}", event.kind().as_str())
+/// What a message of the stream says.
+#[derive(Debug)]
+pub(super) enum Content {
+    Event(Arc<FarmEvent>),
+    /// What a source that exists once notes for all nodes.
+    Note(String),
+}
+
+impl Content {
+    /// Returns the last part of the subject.
+    fn kind(&self) -> &str {
+        match self {
+            Self::Event(event) => event.kind().as_str(),
+            Self::Note(_) => NOTE,
+        }
+    }
+
+    pub(super) fn text(&self) -> &str {
+        match self {
+            Self::Event(event) => event.json(),
+            Self::Note(note) => note,
+        }
+    }
+}
+
+/// Returns the subject of a message.
+pub(super) fn subject(stream: &str, content: &Content) -> String {
+    format!("{stream}.events.{}", content.kind())
 }
 
 /// Returns the subject of the fences of a source.
@@ -49,9 +79,10 @@ pub(super) fn is_fenced(message: &Message) -> bool {
     message.headers.as_ref().is_some_and(|headers| headers.get(FENCE).is_some())
 }
 
-/// Returns the payload of an event.
-pub(super) fn payload(event: &FarmEvent) -> Bytes {
-    let FarmEvent::Unread(Unread { name, audience, json }) = event else {
+/// Returns the payload of a message.
+pub(super) fn payload(content: &Content) -> Bytes {
+    let Content::Event(event) = content else { return Bytes::copy_from_slice(content.text().as_bytes()) };
+    let FarmEvent::Unread(Unread { name, audience, json }) = &**event else {
         return Bytes::copy_from_slice(event.json().as_bytes());
     };
     let rooms = match audience {
@@ -64,14 +95,19 @@ pub(super) fn payload(event: &FarmEvent) -> Bytes {
 }
 
 /// Decodes a message of the stream.
-pub(super) fn decode(message: &Message) -> Result<FarmEvent, String> {
+pub(super) fn decode(message: &Message) -> Result<Content, String> {
     let json = std::str::from_utf8(&message.payload).map_err(|_| "it is not UTF-8".to_owned())?;
     let kind = last_part(message);
-    if kind == EventKind::Unread.as_str() {
-        return unread(json).ok_or_else(|| "its envelope is not valid".to_owned());
+    if kind == NOTE {
+        return Ok(Content::Note(json.to_owned()));
     }
-    let kind: EventKind = kind.parse().map_err(|_| "its kind is not known".to_owned())?;
-    FarmEvent::parse(kind, json).map_err(|error| error.to_string())
+    let event = if kind == EventKind::Unread.as_str() {
+        unread(json).ok_or_else(|| "its envelope is not valid".to_owned())?
+    } else {
+        let kind: EventKind = kind.parse().map_err(|_| "its kind is not known".to_owned())?;
+        FarmEvent::parse(kind, json).map_err(|error| error.to_string())?
+    };
+    Ok(Content::Event(Arc::new(event)))
 }
 
 fn last_part(message: &Message) -> &str {

@@ -29,6 +29,7 @@ pub use self::{
     publish::StoreError,
 };
 use self::{
+    entry::Content,
     leader::Leader,
     nodes::Nodes,
     publish::{Fence, Outgoing, WriteError, Writer},
@@ -138,10 +139,12 @@ impl Nats {
     }
 
     /// Publishes the events like `publish`, and tries again until they are stored. Ids make that safe.
-    /// Events of a source that runs on another node now are dropped: that node has them.
-    pub(super) async fn publish_patiently(&self, source: Source, events: Vec<IncomingEvent>) {
+    /// Events of a source that runs on another node now are dropped: that node has them. The note is stored
+    /// with them.
+    pub(super) async fn publish_patiently(&self, source: Source, events: Vec<IncomingEvent>, note: Option<String>) {
         let with_id = |incoming: IncomingEvent| outgoing(incoming.id.or_else(|| Some(random_id())), incoming.event);
         let mut events: Vec<_> = events.into_iter().map(with_id).collect();
+        events.extend(note.map(|note| Outgoing { id: Some(random_id()), content: Content::Note(note) }));
         let leader = self.leader.as_ref().filter(|leader| leader.runs(source));
         let _publishing = match leader {
             Some(leader) => Some(leader.publishing().await),
@@ -163,7 +166,7 @@ impl Nats {
                 }
                 Err(WriteError::Store(error @ StoreError::TooLarge { limit })) => {
                     log::error!("an event is dropped: {error}");
-                    events.retain(|outgoing| outgoing.event.json().len() <= limit);
+                    events.retain(|outgoing| outgoing.content.text().len() <= limit);
                     self.apply.stats.refused(Refused::TooLarge).add(1);
                 }
             }
@@ -196,8 +199,9 @@ impl Nats {
             }
         })?;
         for (outgoing, is_new) in events.iter().zip(&stored.is_new) {
+            let Content::Event(event) = &outgoing.content else { continue };
             if *is_new {
-                self.apply.is_new(&outgoing.event);
+                self.apply.is_new(event);
             } else {
                 self.apply.stats.refused(Refused::Repeated).add(1);
             }
@@ -213,7 +217,7 @@ fn random_id() -> EventId {
 }
 
 fn outgoing(id: Option<EventId>, event: FarmEvent) -> Outgoing {
-    Outgoing { id, event: Arc::new(event) }
+    Outgoing { id, content: Content::Event(Arc::new(event)) }
 }
 
 /// Stores the chat messages of this node's clients, and reports each one that is stored.

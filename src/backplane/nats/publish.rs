@@ -18,8 +18,8 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::entry::{self, EXPECTED, FENCE, MSG_ID};
-use crate::farm::{EventId, FarmEvent};
+use super::entry::{self, Content, EXPECTED, FENCE, MSG_ID};
+use crate::farm::EventId;
 
 /// How long events may take to be stored before the source is asked to try again.
 const STORE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -38,11 +38,11 @@ const CONCURRENT: usize = 8;
 /// What a message has beside its payload, in bytes, at most.
 const HEADROOM: usize = 2048;
 
-/// An event on its way into the stream.
+/// A message on its way into the stream.
 #[derive(Debug)]
 pub(super) struct Outgoing {
     pub(super) id: Option<EventId>,
-    pub(super) event: Arc<FarmEvent>,
+    pub(super) content: Content,
 }
 
 /// The message of the stream with which a node began to run the sources that exist once.
@@ -127,7 +127,7 @@ impl Writer {
     /// fence they are stored only if it is the newest of its subject.
     pub(super) async fn store(&self, events: &[Outgoing], fence: Option<&Fence>) -> Result<Stored, WriteError> {
         let limit = self.client.max_payload().saturating_sub(HEADROOM);
-        if events.iter().any(|outgoing| outgoing.event.json().len() > limit) {
+        if events.iter().any(|outgoing| outgoing.content.text().len() > limit) {
             return Err(WriteError::Store(StoreError::TooLarge { limit }));
         }
         let _turn = self.turns.acquire().await.expect("the turns are never closed");
@@ -213,9 +213,9 @@ impl Writer {
             headers
         };
         for (number, outgoing) in others.iter().enumerate() {
-            let subject = entry::subject(&self.stream, &outgoing.event);
+            let subject = entry::subject(&self.stream, &outgoing.content);
             let sent =
-                self.client.publish_with_headers(subject, headers(number, outgoing), entry::payload(&outgoing.event));
+                self.client.publish_with_headers(subject, headers(number, outgoing), entry::payload(&outgoing.content));
             sent.await.map_err(|error| Failure::NotStored(error.to_string()))?;
         }
         let mut commit = headers(others.len(), last);
@@ -248,8 +248,8 @@ impl Writer {
     }
 
     async fn send(&self, outgoing: &Outgoing, headers: HeaderMap) -> Result<Answer, Failure> {
-        let subject = entry::subject(&self.stream, &outgoing.event);
-        self.request(subject, headers, entry::payload(&outgoing.event)).await
+        let subject = entry::subject(&self.stream, &outgoing.content);
+        self.request(subject, headers, entry::payload(&outgoing.content)).await
     }
 
     async fn request(&self, subject: String, headers: HeaderMap, payload: Bytes) -> Result<Answer, Failure> {

@@ -29,7 +29,11 @@ use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::watch;
 
-use super::{super::Apply, connection::Connection, entry};
+use super::{
+    super::{Apply, Outside},
+    connection::Connection,
+    entry::{self, Content},
+};
 use crate::{
     actors::{
         Hub,
@@ -263,13 +267,17 @@ impl Tail {
             return None;
         }
         match entry::decode(message) {
-            Ok(event) => {
+            Ok(Content::Event(event)) => {
                 self.apply.count(&event);
                 if entry::is_fenced(message) {
-                    self.apply.is_of_outside(&event);
+                    self.apply.is_of_outside(Outside::Event(&event));
                 }
                 let id = entry::decode_id(message.headers.as_ref());
-                Some(Accepted { id, event: Arc::new(event), place: Some(place) })
+                Some(Accepted { id, event, place: Some(place) })
+            }
+            Ok(Content::Note(note)) => {
+                self.apply.is_of_outside(Outside::Note(&note));
+                None
             }
             Err(error) => {
                 if self.hub.stats.backplane.unread.get() == 0 {

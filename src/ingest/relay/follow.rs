@@ -13,11 +13,13 @@ use tokio::{
     sync::{Notify, Semaphore, mpsc},
     task::JoinHandle,
 };
+use uuid::Uuid;
 
 use super::{
     RelayContext,
     api::{Api, ApiError, Part},
-    tail::{Progress, Tail},
+    note::Note,
+    tail::{Position, Progress, Tail},
 };
 use crate::{
     clock,
@@ -67,6 +69,17 @@ struct Follower {
     task: JoinHandle<()>,
 }
 
+/// From where a log is published.
+#[derive(Debug)]
+pub(super) enum Start {
+    /// From its end.
+    End,
+    /// From its beginning: it did not exist before.
+    Beginning,
+    /// From where another server ended.
+    After(Position),
+}
+
 /// The state of a log, reported when it changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Report {
@@ -86,15 +99,19 @@ impl Followers {
         Self { context, logs: HashMap::new(), failing: HashSet::new(), reports }
     }
 
-    /// Publishes each line that is added to a log from now on. A log that did not exist before
-    /// (`is_new`) is published from its beginning. A log that is not `urgent` is read rarely until
-    /// it grows.
-    pub(super) fn follow(&mut self, task: TaskId, is_new: bool, is_urgent: bool) {
+    /// Publishes each line that is added to a log after `start`. A log that is not `urgent` is read
+    /// rarely until it grows.
+    pub(super) fn follow(&mut self, task: TaskId, start: Start, is_urgent: bool) {
         let context = &self.context;
         self.logs.entry(task).or_insert_with(|| {
             let wake = Rc::new(Notify::new());
             let silence = if is_urgent { Duration::ZERO } else { ASSUMED_SILENCE };
-            let mut log = is_new.then(|| Log { path: None, tail: Tail::at_end(0) });
+            let tail = match start {
+                Start::End => None,
+                Start::Beginning => Some(Tail::at_end(0)),
+                Start::After(position) => Some(Tail::after(position)),
+            };
+            let mut log = tail.map(|tail| Log { path: None, tail });
             let (follower, woken) = (context.clone(), wake.clone());
             let follow = move |_| follow(follower.clone(), task, woken.clone(), log.take(), silence);
             let task = actix_rt::spawn(context.shared.hub.supervisor.survive("follower of a log", follow));
@@ -103,9 +120,19 @@ impl Followers {
     }
 
     pub(super) fn leave(&mut self, task: TaskId) {
-        self.logs.remove(&task);
+        if self.logs.remove(&task).is_some() {
+            self.abandon(vec![task]);
+        }
         self.logs.shrink_if_sparse();
         self.failing.remove(&task);
+    }
+
+    /// Notes that these logs are not followed any more, so that no other server goes on with them.
+    pub(super) fn abandon(&self, tasks: Vec<TaskId>) {
+        let shared = self.context.shared.clone();
+        actix_rt::spawn(async move {
+            shared.publish_noted(Vec::new(), Some(&Note::Left(tasks.into_iter().map(Uuid::from).collect()))).await
+        });
     }
 
     /// Makes a log due soon, because its task was updated.
@@ -160,6 +187,7 @@ async fn follow(context: Rc<Context>, task: TaskId, wake: Rc<Notify>, mut log: O
     let now = clock::now();
     let mut grown_at = now.checked_sub(silence).unwrap_or(now);
     let mut reported = None;
+    let mut noted = None;
     loop {
         context.pace().await;
         let progress = {
@@ -172,7 +200,13 @@ async fn follow(context: Rc<Context>, task: TaskId, wake: Rc<Notify>, mut log: O
                     grown_at = clock::now();
                 }
                 let event = |log| FarmEvent::TaskLogUpdate(Payload::new(TaskLogUpdate { log, task_id: task }));
-                context.shared.publish(chunks.into_iter().map(event).collect()).await;
+                let position = log.as_ref().and_then(|log| log.tail.position());
+                let note = position
+                    .clone()
+                    .filter(|_| position != noted)
+                    .map(|position| Note::Log { task: task.into(), position });
+                context.shared.publish_noted(chunks.into_iter().map(event).collect(), note.as_ref()).await;
+                noted = position;
                 (Report::Reading, has_more)
             }
             Err(error) if error.is_not_found() => (Report::Missing, false),

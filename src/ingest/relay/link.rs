@@ -15,12 +15,7 @@
 //! Events are relayed in every state except Away. `Away`, `Comparing` and `Connected` are the
 //! states in `/healthz` and the metrics; Subscribing, Asking and Again all count as `Comparing`.
 
-use std::{
-    convert::Infallible,
-    future::pending,
-    rc::Rc,
-    time::{Duration, Instant},
-};
+use std::{convert::Infallible, future::pending, rc::Rc, time::Instant};
 
 use actix_rt::time::{sleep, sleep_until};
 use fastrand::Rng;
@@ -29,7 +24,7 @@ use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
 use super::{
-    LOGGED_EVERY, Published, RelayContext, and_more,
+    LOGGED_EVERY, RelayContext, and_more,
     api::ApiError,
     comparison::{Asking, Comparison},
     reading::Reader,
@@ -40,7 +35,7 @@ use super::{
 };
 use crate::{
     client::{Client, ConnectError, ConnectionEnd, Incoming, Limits},
-    clock, disconnect,
+    clock,
     farm::{
         Audience, EventKind, FarmEvent, FarmStatusReport, JobId, JobUpdate, Payload, Room, Timestamp, Unread, mqtt,
     },
@@ -54,10 +49,6 @@ const MAX_BATCH: usize = 256;
 /// The number of connections that are logged in full, at once and per interval. The log has only
 /// the number of the others.
 const LOGGED_CONNECTIONS: u32 = 5;
-
-/// The time over which browsers are closed after the Manager was replaced by another version, so
-/// that they do not reconnect at once.
-const SPREAD: Duration = Duration::from_secs(2);
 
 /// Relays events from one Manager.
 pub(super) struct Relay {
@@ -99,11 +90,10 @@ enum Happening {
 impl Relay {
     pub(super) fn new(shared: Rc<RelayContext>, connected: Option<oneshot::Sender<()>>) -> Self {
         let now = clock::now();
-        let Published { sent, known } =
-            shared.published.as_ref().map(|published| published.of_relay()).unwrap_or_default();
+        let published = shared.published.as_ref().map(|published| published.of_relay()).unwrap_or_default();
         Self {
-            sent,
-            rooms: Rooms::new(shared.clone(), known),
+            rooms: Rooms::new(shared.clone(), published.known, published.logs, published.version),
+            sent: published.sent,
             witness: Witness::default(),
             reader: Reader::default(),
             connections_log: Allowance::new(LOGGED_CONNECTIONS, LOGGED_EVERY, now),
@@ -173,10 +163,8 @@ impl Relay {
         let (version, client) = self.meanwhile(connecting).await?;
         self.shared.relay_stats().connections.add(1);
         self.log_connection(&version);
-        if self.rooms.meet(version) {
-            log::info!("the Manager's version has changed: closing all browsers so that their pages reload");
-            let hub = self.shared.hub.clone();
-            actix_rt::spawn(async move { hub.close_all(disconnect::Disconnect::ManagerChanged, SPREAD).await });
+        if let Some(note) = self.rooms.meet(version) {
+            self.shared.publish_noted(Vec::new(), Some(&note)).await;
         }
         Ok(client)
     }

@@ -6,6 +6,7 @@ mod comparison;
 mod follow;
 mod known;
 mod link;
+mod note;
 mod reading;
 mod rooms;
 mod sent;
@@ -16,10 +17,11 @@ mod wanted;
 mod witness;
 
 use std::{
+    collections::HashMap,
     future::{pending, ready},
     io,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -29,7 +31,7 @@ use futures_util::future::LocalBoxFuture;
 use tokio::sync::oneshot;
 
 pub use self::api::{Api, ApiError};
-use self::{known::Known, link::Relay, sent::Sent};
+use self::{known::Known, link::Relay, note::Note, sent::Sent, snapshot::Version, tail::Position};
 use super::{
     EventSource, Intake, SourceContext,
     mqtt::{Fed, Feed},
@@ -37,9 +39,11 @@ use super::{
 use crate::{
     actors::Hub,
     client::Address,
-    farm::{FarmEvent, IncomingEvent},
+    disconnect::Disconnect,
+    farm::{FarmEvent, IncomingEvent, TaskId},
     interest::Interest,
     options::heading,
+    slots::Shrink,
     stats::{RelayStats, Source, SourceState, SourceStats},
 };
 
@@ -49,6 +53,10 @@ const HEAD_START: Duration = Duration::from_secs(2);
 
 /// The interval of the log lines that are limited in number.
 const LOGGED_EVERY: Duration = Duration::from_secs(60);
+
+/// The time over which browsers are closed after the Manager was replaced by another version, so
+/// that they do not reconnect at once.
+const SPREAD: Duration = Duration::from_secs(2);
 
 /// The pause before a failed relay is restarted.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
@@ -98,6 +106,10 @@ struct RelayContext {
 pub(super) struct Published {
     sent: Sent,
     known: Known,
+    /// How far the logs were published that are followed.
+    logs: HashMap<TaskId, Position>,
+    /// The Manager's version.
+    version: Option<Version>,
 }
 
 impl Published {
@@ -106,6 +118,30 @@ impl Published {
         for room in event.shown_rooms() {
             self.known.add(room);
         }
+    }
+
+    fn remember(&mut self, note: Note) {
+        match note {
+            Note::Log { task, position } => drop(self.logs.insert(task.into(), position)),
+            Note::Left(tasks) => {
+                tasks.into_iter().for_each(|task| drop(self.logs.remove(&task.into())));
+                self.logs.shrink_if_sparse();
+            }
+            Note::Manager { version, .. } => self.version = Some(Version::new(version)),
+        }
+    }
+}
+
+/// Takes a note of the relay, on whichever server it runs.
+pub(super) fn take_note(note: &str, published: Option<&Mutex<Published>>, hub: &Arc<Hub>) {
+    let Ok(note) = serde_json::from_str(note) else { return log::warn!("a note of the relay cannot be decoded") };
+    if let Note::Manager { has_changed: true, .. } = note {
+        log::info!("the Manager's version has changed: closing all browsers so that their pages reload");
+        let hub = hub.clone();
+        actix_rt::spawn(async move { hub.close_all(Disconnect::ManagerChanged, SPREAD).await });
+    }
+    if let Some(published) = published {
+        published.lock().unwrap_or_else(PoisonError::into_inner).remember(note);
     }
 }
 
@@ -191,11 +227,17 @@ impl RelayContext {
     }
 
     async fn publish_from(&self, source: Source, events: Vec<FarmEvent>) {
-        if events.is_empty() {
-            return;
+        if !events.is_empty() {
+            self.intake.submit_patiently(source, incoming(events)).await;
         }
-        let incoming = |event| IncomingEvent { id: None, event, dropped_previous_status: false };
-        self.intake.submit_patiently(source, events.into_iter().map(incoming).collect()).await;
+    }
+
+    /// Publishes these events, in their order, and a note with them.
+    async fn publish_noted(&self, events: Vec<FarmEvent>, note: Option<&Note>) {
+        let note = note.map(|note| serde_json::to_string(note).expect("texts and numbers serialize"));
+        if !events.is_empty() || note.is_some() {
+            self.intake.submit_noted(Source::Relay, incoming(events), note).await;
+        }
     }
 
     /// Returns what comes from MQTT.
@@ -217,6 +259,10 @@ impl RelayContext {
     fn relay_stats(&self) -> &'static RelayStats {
         &self.intake.stats().relay
     }
+}
+
+fn incoming(events: Vec<FarmEvent>) -> Vec<IncomingEvent> {
+    events.into_iter().map(|event| IncomingEvent { id: None, event, dropped_previous_status: false }).collect()
 }
 
 /// Returns the part of a log line that counts the lines left out before it.

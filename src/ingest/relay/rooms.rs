@@ -14,17 +14,19 @@
 //! `Wanted` decides which rooms have a place, `Subscriptions` obtains them over the link,
 //! `Followers` over HTTP. This module performs what they decide and records it for the sessions.
 
-use std::{pin::Pin, rc::Rc, time::Instant};
+use std::{collections::HashMap, pin::Pin, rc::Rc, time::Instant};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use serde_json::value::RawValue;
 
 use super::{
     LOGGED_EVERY, RelayContext, TaskLogs, and_more,
-    follow::{Followers, Report},
+    follow::{Followers, Report, Start},
     known::Known,
+    note::Note,
     snapshot::Version,
     subscriptions::{Answered, Subscriptions},
+    tail::Position,
     wanted::{Verdict, Wanted},
 };
 use crate::{
@@ -49,7 +51,9 @@ pub(super) struct Rooms {
     subscriptions: Subscriptions,
     followers: Followers,
     lookups: Lookups,
-    /// The version of the last Manager.
+    /// Logs that another server followed until this one took over.
+    interrupted: HashMap<TaskId, Position>,
+    /// The version of the last Manager, on whichever server it was met.
     version: Option<Version>,
     shortages_log: [Allowance; Shortage::ALL.len()],
 }
@@ -72,7 +76,13 @@ pub(super) enum RoomNews {
 }
 
 impl Rooms {
-    pub(super) fn new(shared: Rc<RelayContext>, known: Known) -> Self {
+    /// `known`, `logs` and `version` are what was published before, on whichever server.
+    pub(super) fn new(
+        shared: Rc<RelayContext>,
+        known: Known,
+        logs: HashMap<TaskId, Position>,
+        version: Option<Version>,
+    ) -> Self {
         let now = clock::now();
         let mut subscriptions = Subscriptions::default();
         // The rooms that every farm has are always relayed.
@@ -84,12 +94,19 @@ impl Rooms {
             subscriptions,
             followers: Followers::new(shared.clone()),
             lookups: Lookups::new(),
-            version: None,
+            interrupted: logs,
+            version,
             shortages_log: Shortage::ALL.map(|_| Allowance::new(LOGGED_SHORTAGES, LOGGED_EVERY, now)),
             shared,
         };
-        let occupied = rooms.shared.interest.occupied();
-        for &(room, _) in &occupied {
+        let occupied: HashMap<_, _> = rooms.shared.interest.occupied().into_iter().collect();
+        let is_over = |&task: &TaskId| !occupied.contains_key(&Room::TaskLog(task));
+        let over: Vec<_> = rooms.interrupted.keys().copied().filter(is_over).collect();
+        over.iter().for_each(|task| drop(rooms.interrupted.remove(task)));
+        if !over.is_empty() {
+            rooms.followers.abandon(over);
+        }
+        for &room in occupied.keys() {
             rooms.shared.interest.set_supply(room, Supply::Pending);
         }
         rooms.note_demand(occupied.into_iter().map(|(room, turn)| (room, Some(turn))).collect());
@@ -119,17 +136,18 @@ impl Rooms {
         }
     }
 
-    /// Prepares for a new connection to a Manager of this version. Returns whether the version has
-    /// changed.
-    pub(super) fn meet(&mut self, version: Version) -> bool {
+    /// Prepares for a new connection to a Manager of this version. Returns a note of it, unless all
+    /// servers know it.
+    pub(super) fn meet(&mut self, version: Version) -> Option<Note> {
+        let text = version.as_str().to_owned();
         let before = self.version.replace(version);
-        let has_changed = before.is_some() && before != self.version;
+        let is_news = before != self.version;
         self.perform_verdicts();
         let placed = self.wanted.placed();
         placed.into_iter().for_each(|(room, is_known)| self.supply(room, is_known));
         self.followers.wake_failing();
         self.subscriptions.reset();
-        has_changed
+        is_news.then_some(Note::Manager { version: text, has_changed: before.is_some() })
     }
 
     /// Records that the link is down: look-ups in flight are void, and rooms that it supplied wait.
@@ -249,7 +267,7 @@ impl Rooms {
     fn note_demand(&mut self, changes: Vec<(Room, Option<Turn>)>) {
         let now = clock::now();
         for (room, turn) in changes {
-            if let (Room::TaskLog(_), TaskLogs::Off) = (room, self.task_logs()) {
+            if let (Room::TaskLog(_), Some(TaskLogs::Off)) = (room, self.task_logs()) {
                 let supply = if turn.is_some() { Supply::Supplied } else { Supply::Pending };
                 self.shared.interest.set_supply(room, supply);
                 continue;
@@ -268,6 +286,7 @@ impl Rooms {
                     self.shared.hub.registry.enqueue(Lapse { room: Some(room) });
                     self.subscriptions.unwant(room);
                     if let Room::TaskLog(task) = room {
+                        self.interrupted.remove(&task);
                         self.followers.leave(task);
                     }
                 }
@@ -276,23 +295,29 @@ impl Rooms {
         }
     }
 
-    /// Starts supplying a room's updates.
+    /// Starts supplying a room's updates. A log waits for the Manager's version, if that decides.
     fn supply(&mut self, room: Room, is_known: bool) {
         match (room.entity(), self.task_logs()) {
-            (Some(RoomEntity::TaskLog(task)), TaskLogs::Follow) => {
+            (Some(RoomEntity::TaskLog(task)), Some(TaskLogs::Follow)) => {
                 self.subscriptions.unwant(room);
                 if is_known {
                     let (is_new, is_urgent) = (self.wanted.take_misses(room), self.wanted.is_first(room));
-                    self.followers.follow(task, is_new, is_urgent);
+                    let start = match self.interrupted.remove(&task) {
+                        Some(position) => Start::After(position),
+                        None if is_new => Start::Beginning,
+                        None => Start::End,
+                    };
+                    self.followers.follow(task, start, is_urgent);
                 } else {
                     // There is no log yet. Look-ups will find it.
                     self.shared.interest.set_supply(room, Supply::Supplied);
                 }
             }
-            (Some(RoomEntity::TaskLog(_)), TaskLogs::Auto | TaskLogs::Off) => {
+            (Some(RoomEntity::TaskLog(_)), Some(TaskLogs::Auto | TaskLogs::Off)) => {
                 self.shared.interest.set_supply(room, Supply::Supplied);
             }
-            (Some(RoomEntity::TaskLog(task)), TaskLogs::Subscribe) => {
+            (Some(RoomEntity::TaskLog(_)), None) => {}
+            (Some(RoomEntity::TaskLog(task)), Some(TaskLogs::Subscribe)) => {
                 self.followers.leave(task);
                 self.subscriptions.want(room);
             }
@@ -301,11 +326,13 @@ impl Rooms {
     }
 
     /// Returns the source of task logs, for the Manager's version.
-    fn task_logs(&self) -> TaskLogs {
+    fn task_logs(&self) -> Option<TaskLogs> {
         match self.shared.task_logs {
-            TaskLogs::Auto if self.version.as_ref().is_some_and(Version::sends_task_logs) => TaskLogs::Subscribe,
-            TaskLogs::Auto => TaskLogs::Follow,
-            chosen @ (TaskLogs::Subscribe | TaskLogs::Follow | TaskLogs::Off) => chosen,
+            TaskLogs::Auto => self.version.as_ref().map(|version| match version.sends_task_logs() {
+                true => TaskLogs::Subscribe,
+                false => TaskLogs::Follow,
+            }),
+            chosen @ (TaskLogs::Subscribe | TaskLogs::Follow | TaskLogs::Off) => Some(chosen),
         }
     }
 

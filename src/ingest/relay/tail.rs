@@ -1,9 +1,11 @@
 //! Follows a growing file without I/O: decides what to read next, and splits what was read into
 //! whole lines.
 
+use serde::{Deserialize, Serialize};
+
 /// Bytes before the next one that are read again each time. If they have changed, the file was
 /// replaced.
-const OVERLAP: u64 = 64;
+const OVERLAP: usize = 64;
 
 /// The maximum number of bytes read at once.
 const MAX_READ: u64 = 256 * 1024;
@@ -14,16 +16,23 @@ const MAX_CHUNK: usize = 64 * 1024;
 /// How many reads without new bytes pass before an incomplete line is published.
 const PATIENCE: u32 = 5;
 
-/// A position in a file that another program writes.
+/// A file that another program writes, and how far it was read.
 #[derive(Debug)]
 pub(super) struct Tail {
-    /// The next byte to read.
+    /// The end of what was published; `None` of its bytes while they are unknown.
     offset: u64,
-    /// The bytes right before it; `None` while they are unknown.
     before: Option<Vec<u8>>,
-    /// The beginning of an incomplete line.
+    /// What was read after it: the beginning of an incomplete line.
     line: Vec<u8>,
     quiet: u32,
+}
+
+/// How far a file was published.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Position {
+    offset: u64,
+    /// The bytes right before it, by which a file that replaced this one is noticed.
+    before: Vec<u8>,
 }
 
 /// The result of a read.
@@ -41,22 +50,32 @@ impl Tail {
         Self { offset: size, before: (size == 0).then(Vec::new), line: Vec::new(), quiet: 0 }
     }
 
+    /// Goes on where another tail ended.
+    pub(super) fn after(Position { offset, before }: Position) -> Self {
+        Self { offset, before: Some(before), line: Vec::new(), quiet: 0 }
+    }
+
+    /// Returns how far the file was published, once it was read.
+    pub(super) fn position(&self) -> Option<Position> {
+        Some(Position { offset: self.offset, before: self.before.clone()? })
+    }
+
     /// Returns the range to read: its start and maximum length.
     pub(super) fn next_read(&self) -> (u64, u64) {
-        let overlap = self.overlap();
-        (self.offset - overlap, overlap + MAX_READ)
+        let overlap = self.overlap() as u64;
+        (self.read() - overlap, overlap + MAX_READ)
     }
 
     /// Takes the bytes that were read in the range of [`next_read`](Self::next_read).
     pub(super) fn take(&mut self, bytes: &[u8]) -> Progress {
-        let overlap = self.overlap() as usize;
-        let Some((before, new)) = bytes.split_at_checked(overlap) else { return self.restart() };
-        if self.before.as_ref().is_some_and(|known| known != before) {
+        let Some((before, new)) = bytes.split_at_checked(self.overlap()) else { return self.restart() };
+        let Some(known) = &self.before else {
+            self.before = Some(before.to_vec());
+            return Progress { chunks: Vec::new(), has_more: !new.is_empty() };
+        };
+        if before != last(known, &self.line) {
             return self.restart();
         }
-        let kept = bytes.len() - bytes.len().min(OVERLAP as usize);
-        self.before = Some(bytes[kept..].to_vec());
-        self.offset += new.len() as u64;
         if new.is_empty() {
             return self.nothing_came();
         }
@@ -68,18 +87,23 @@ impl Tail {
 
     /// Handles a file that ends before the start of the read, or no longer exists.
     pub(super) fn ended_before(&mut self) -> Progress {
-        if self.offset == 0 { self.nothing_came() } else { self.restart() }
+        if self.read() == 0 { self.nothing_came() } else { self.restart() }
     }
 
-    fn overlap(&self) -> u64 {
-        self.offset.min(OVERLAP)
+    /// Returns the next byte to read.
+    fn read(&self) -> u64 {
+        self.offset + self.line.len() as u64
+    }
+
+    fn overlap(&self) -> usize {
+        self.read().min(OVERLAP as u64) as usize
     }
 
     /// Starts over, because another file has replaced it: all of it is new.
     fn restart(&mut self) -> Progress {
         let mut chunks = self.take_lines();
         chunks.extend(self.take_rest());
-        (self.offset, self.before, self.quiet) = (0, Some(Vec::new()), 0);
+        *self = Self::at_end(0);
         Progress { chunks, has_more: true }
     }
 
@@ -105,14 +129,30 @@ impl Tail {
             chunks.push(String::from_utf8_lossy(chunk).into_owned());
             rest = after;
         }
-        self.line = rest.to_vec();
+        let length = self.line.len() - rest.len();
+        self.publish(length);
         chunks
     }
 
     fn take_rest(&mut self) -> Option<String> {
-        let rest = std::mem::take(&mut self.line);
-        (!rest.is_empty()).then(|| String::from_utf8_lossy(&rest).into_owned())
+        let rest = (!self.line.is_empty()).then(|| String::from_utf8_lossy(&self.line).into_owned());
+        self.publish(self.line.len());
+        rest
     }
+
+    /// Moves the end of what was published over so many bytes that were read.
+    fn publish(&mut self, length: usize) {
+        self.before = self.before.take().map(|before| last(&before, &self.line[..length]));
+        self.line.drain(..length);
+        self.offset += length as u64;
+    }
+}
+
+/// Returns the last bytes of these two parts of a file, as many as are read again.
+fn last(before: &[u8], read: &[u8]) -> Vec<u8> {
+    let mut bytes = [before, &read[read.len().saturating_sub(OVERLAP)..]].concat();
+    bytes.drain(..bytes.len().saturating_sub(OVERLAP));
+    bytes
 }
 
 /// Returns the last character boundary.
@@ -202,6 +242,21 @@ mod tests {
             }
             assert_eq!(published, text);
         }
+    }
+
+    #[test]
+    fn another_tail_goes_on_at_any_position() {
+        let text: String = (0..500).map(|number| format!("{number} {}\n", "é".repeat(number % 40))).collect();
+        let mut rng = fastrand::Rng::with_seed(7);
+        let (mut tail, mut size, mut published) = (Tail::at_end(0), 0, String::new());
+        while size < text.len() {
+            size = (size + rng.usize(1..300)).min(text.len());
+            published.extend(read(&mut tail, &text.as_bytes()[..size]));
+            tail = Tail::after(tail.position().unwrap());
+        }
+        assert_eq!(published, text);
+        let replaced = format!("{}\n", "x".repeat(2 * text.len()));
+        assert_eq!(read(&mut tail, replaced.as_bytes()).concat(), replaced);
     }
 
     #[test]
