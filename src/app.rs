@@ -32,7 +32,7 @@ use crate::{
         Chat, FarmUpdates, GivenUp, Hub, JobUpdates, RestartBudget, RoomRegistry, Supervisor, WorkerUpdates,
         messages::Said,
     },
-    backplane::{Apply, Backplane, Connection, NatsError, Node, OnNew, OnOutside, Publishers},
+    backplane::{Apply, Backplane, Connection, Nats, NatsError, Node, OnNew, OnOutside, Publishers},
     client::Address,
     clock,
     config::ServeOptions,
@@ -40,7 +40,7 @@ use crate::{
     ingest::{
         EventSource, Intake, Published, SourceContext, SourceEnded,
         demo::Demo,
-        mqtt::{Mqtt, feed, start_mirror},
+        mqtt::{Mqtt, feed, mirror},
         note,
         relay::{ApiError, ManagerRelay},
         stdin::Stdin,
@@ -150,17 +150,17 @@ pub async fn serve(
     let (hub, publishers) = start_actors(&options, Stats::leak(clock::now()), given_up, to_nats);
     let (ended, mut end) = mpsc::channel(1);
     let demo: Option<Arc<Site>> = options.sources.demo.then(Arc::default);
-    let (mirror, running_mirror) = start_mirror(&options.mqtt, &hub).map_err(ServeError::Mirror)?.unzip();
+    let (mirror, publisher) = mirror(&options.mqtt, hub.stats).map_err(ServeError::Mirror)?.unzip();
     let mut running = Running {
         jobs: publishers.jobs.clone(),
         sources: sources(&options, &secrets, manager, demo.clone()),
         intake: None,
-        mirror: running_mirror,
+        mirror: None,
         browsers: None,
         shared,
         hub: hub.clone(),
     };
-    let on_new = mirror.map(|mirror| Box::new(move |event: &_| mirror.publish(event)) as OnNew);
+    let on_new = mirror.map(|mirror| Box::new(move |event: &_, offset| mirror.publish(event, offset)) as OnNew);
     let published = nats.is_some().then(|| Arc::new(Published::new(&options.mqtt.mqtt_prefix)));
     let (noted, hub_of_notes) = (published.clone(), hub.clone());
     let on_outside: OnOutside = Box::new(move |outside| note(outside, noted.as_deref(), &hub_of_notes));
@@ -168,16 +168,18 @@ pub async fn serve(
     let node = Node {
         name: hub.rules.node().unwrap_or_default().to_owned(),
         once: once(&options),
+        mirrors: publisher.is_some(),
         grace: options.nats.backplane_grace,
     };
     let backplane = match nats.zip(chats) {
         None => Backplane::memory(&options.repetition, apply),
         Some((connection, chats)) => tokio::select! {
-            backplane = Backplane::nats(connection, node, apply, &hub, chats) => backplane?,
+            nats = Nats::start(connection, node, apply, &hub, chats) => Backplane::nats(nats?),
             () = signals.stop(|| ()) => return Ok(()),
         },
     };
     let intake = Arc::new(Intake::new(backplane, options.intake, hub.stats));
+    running.mirror = publisher.map(|publisher| publisher.start(&hub, intake.mirror_leadership()));
     let settings = transport::Settings::new(
         options.transport.clone(),
         options.http,

@@ -263,6 +263,8 @@ pub struct BackplaneStats {
     pub unavailable: Counter,
     /// Messages that could not be decoded.
     pub unread: Counter,
+    /// The offset of the newest event that some server published over MQTT.
+    pub mirrored: Gauge,
     /// Whether this server runs the source, if the source runs on one server at a time.
     pub leads: [Gauge; Source::ALL.len()],
     /// Events that were refused because another server may run their source.

@@ -79,7 +79,19 @@ const MAY_USE: [(&str, &[&str]); 31] = [
     ("backplane", &["actors", "client", "disconnect", "farm", "history", "interest", "options", "slots", "stats"]),
     (
         "ingest",
-        &["actors", "backplane", "client", "disconnect", "farm", "faults", "interest", "options", "slots", "stats"],
+        &[
+            "actors",
+            "backplane",
+            "client",
+            "disconnect",
+            "farm",
+            "faults",
+            "history",
+            "interest",
+            "options",
+            "slots",
+            "stats",
+        ],
     ),
     (
         "manager_port",

@@ -63,11 +63,11 @@ impl Running {
         for source in &mut self.sources {
             source.drain().await;
         }
-        if let Some(intake) = &self.intake {
-            intake.resign().await;
-        }
         if let Some(mirror) = self.mirror.take() {
             mirror.drain().await;
+        }
+        if let Some(intake) = &self.intake {
+            intake.resign().await;
         }
         // Each answer comes after everything before it. An actor that does not answer has failed
         // and has nothing to deliver.

@@ -10,6 +10,7 @@ use crate::{
         messages::{Accepted, Enqueue, PublishEvents, Receipt},
     },
     farm::{FarmEvent, Topic},
+    history::Offset,
     stats::Stats,
 };
 
@@ -33,8 +34,9 @@ impl Publishers {
     }
 }
 
-/// Gets each event that this node accepted and that is not a repetition.
-pub type OnNew = Box<dyn Fn(&Arc<FarmEvent>) + Send + Sync>;
+/// Gets each event that is not a repetition, in order, on every node, with its offset in the stream if there
+/// is one.
+pub type OnNew = Box<dyn Fn(&Arc<FarmEvent>, Option<Offset>) + Send + Sync>;
 
 /// What a source that exists once published.
 #[derive(Debug)]
@@ -98,9 +100,9 @@ impl Apply {
         }
     }
 
-    /// Passes on an event that this node accepted and that is not a repetition.
-    pub(super) fn is_new(&self, event: &Arc<FarmEvent>) {
-        self.on_new.iter().for_each(|on_new| on_new(event));
+    /// Passes on an event that is not a repetition.
+    pub(super) fn is_new(&self, event: &Arc<FarmEvent>, offset: Option<Offset>) {
+        self.on_new.iter().for_each(|on_new| on_new(event, offset));
     }
 
     /// Passes on what a source that exists once published.

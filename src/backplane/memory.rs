@@ -41,7 +41,7 @@ impl Memory {
             }
             self.apply.count(&event);
             let event = Arc::new(event);
-            self.apply.is_new(&event);
+            self.apply.is_new(&event, None);
             Some(Accepted { id, event, place: None })
         });
         accepted.collect()

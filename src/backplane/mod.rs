@@ -10,19 +10,17 @@ mod memory;
 mod nats;
 mod recent_ids;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use clap::Args;
-use tokio::sync::mpsc;
 
+use self::memory::Memory;
 pub use self::{
     apply::{Apply, OnNew, OnOutside, Outside, Publishers},
     leadership::{Leadership, Turn},
-    nats::{Connection, NatsError, NatsOptions, NatsUrl, Node, NodeReport, StoreError},
+    nats::{Connection, Nats, NatsError, NatsOptions, NatsUrl, Node, NodeReport, StoreError},
 };
-use self::{memory::Memory, nats::Nats};
 use crate::{
-    actors::{Hub, messages::Said},
     farm::IncomingEvent,
     options::{duration, heading},
     stats::Source,
@@ -54,20 +52,9 @@ impl Backplane {
         Self(Way::Memory(Memory::new(options, apply)))
     }
 
-    /// Creates the backplane of one of several nodes. Resolves once this node has everything that is
-    /// in the stream.
-    ///
-    /// # Errors
-    ///
-    /// Another node has the name.
-    pub async fn nats(
-        connection: Connection,
-        node: Node,
-        apply: Apply,
-        hub: &Arc<Hub>,
-        chats: mpsc::Receiver<Said>,
-    ) -> Result<Self, NatsError> {
-        Ok(Self(Way::Nats(Nats::start(connection, node, apply, hub, chats).await?)))
+    /// Creates the backplane of one of several nodes.
+    pub fn nats(nats: Nats) -> Self {
+        Self(Way::Nats(nats))
     }
 
     /// Publishes the events in order. Returns once each one is in the outbox of every recipient on
@@ -103,7 +90,15 @@ impl Backplane {
         }
     }
 
-    /// Ends the sources that run on one node at a time, so that another node runs them.
+    /// Returns when this node publishes over MQTT, which one node does at a time.
+    pub fn mirror_leadership(&self) -> Leadership {
+        match &self.0 {
+            Way::Memory(_) => Leadership::alone(),
+            Way::Nats(nats) => nats.mirror_leadership(),
+        }
+    }
+
+    /// Ends what runs on one node at a time, so that another node runs it.
     pub async fn resign(&self) {
         match &self.0 {
             Way::Memory(_) => {}

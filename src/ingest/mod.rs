@@ -113,13 +113,18 @@ impl Intake {
         self.backplane.leadership(source)
     }
 
+    /// Returns when this server publishes over MQTT, which one server does at a time.
+    pub fn mirror_leadership(&self) -> Leadership {
+        self.backplane.mirror_leadership()
+    }
+
     /// Returns the servers that share the stream, each with the time since it was heard of. `None` without
     /// others.
     pub fn nodes(&self) -> Option<Vec<(NodeReport, Duration)>> {
         self.backplane.nodes()
     }
 
-    /// Ends the sources that run on one server at a time, so that another server runs them.
+    /// Ends what runs on one server at a time, so that another server runs it.
     pub async fn resign(&self) {
         self.backplane.resign().await;
     }

@@ -37,6 +37,11 @@ impl Gauge {
         self.0.store(value, Ordering::Relaxed);
     }
 
+    /// Sets it to a value that is not smaller. For a number that several tasks write.
+    pub fn raise(&self, value: usize) {
+        self.0.fetch_max(value, Ordering::Relaxed);
+    }
+
     pub fn get(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }

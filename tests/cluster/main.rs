@@ -19,6 +19,7 @@ mod history;
 mod line;
 mod logs;
 mod long;
+mod mirror;
 mod nats;
 mod nodes;
 mod outages;

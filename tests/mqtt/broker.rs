@@ -16,7 +16,7 @@ use std::{
 use flamenco_webupdates::client::mqtt::{Connection, Incoming, SessionOptions};
 use serde_json::Value;
 
-use super::server::until;
+use super::server::{PATIENCE, until};
 
 /// A broker. Dropping it kills it.
 pub(super) struct Broker {
@@ -118,11 +118,33 @@ impl Broker {
         connection.close().await;
     }
 
+    /// Connects a client that gets everything that is published.
+    pub(super) async fn subscribe(&self) -> Connection {
+        let mut connection = self.connect("subscriber").await;
+        connection.subscribe("flamenco/#").unwrap();
+        assert!(matches!(connection.next().await.unwrap(), Incoming::Subscribed));
+        connection
+    }
+
     pub(super) async fn connect(&self, client_id: &str) -> Connection {
         let session =
             SessionOptions { client_id: client_id.to_owned(), expiry: Duration::ZERO, password: None, tls: None };
         Connection::open(&self.url().parse().unwrap(), &session).await.unwrap()
     }
+}
+
+/// The topics and payloads of the next messages, so many.
+pub(super) async fn messages(connection: &mut Connection, count: usize) -> Vec<(String, Value)> {
+    let mut messages = Vec::new();
+    while messages.len() < count {
+        let next = actix_rt::time::timeout(PATIENCE, connection.next()).await;
+        if let Incoming::Message(message) = next.expect("a message arrives").unwrap() {
+            connection.sender().acknowledge(&message);
+            let payload = serde_json::from_slice(&message.payload).unwrap_or(Value::Null);
+            messages.push((message.topic.replace("flamenco/", ""), payload));
+        }
+    }
+    messages
 }
 
 impl Drop for Broker {

@@ -1,12 +1,9 @@
 //! Events that the server publishes to a broker.
 
-use std::time::Duration;
-
-use flamenco_webupdates::client::mqtt::{Connection, Incoming};
 use serde_json::{Value, json};
 
 use super::{
-    broker::Broker,
+    broker::{Broker, messages},
     server::{Server, run, until},
     topics::{JOB, job, status},
 };
@@ -17,27 +14,6 @@ async fn post(server: &Server, events: &[(&str, &Value)]) {
     let response =
         awc::Client::new().post(format!("{}/api/events", server.manager_url)).send_json(&events).await.unwrap();
     assert!(response.status().is_success());
-}
-
-async fn subscribe(broker: &Broker) -> Connection {
-    let mut connection = broker.connect("subscriber").await;
-    connection.subscribe("flamenco/#").unwrap();
-    assert!(matches!(connection.next().await.unwrap(), Incoming::Subscribed));
-    connection
-}
-
-/// The topics and payloads of the next messages, so many.
-async fn messages(connection: &mut Connection, count: usize) -> Vec<(String, Value)> {
-    let mut messages = Vec::new();
-    while messages.len() < count {
-        let next = actix_rt::time::timeout(Duration::from_secs(20), connection.next()).await;
-        if let Incoming::Message(message) = next.expect("a message arrives").unwrap() {
-            connection.sender().acknowledge(&message);
-            let payload = serde_json::from_slice(&message.payload).unwrap_or(Value::Null);
-            messages.push((message.topic.replace("flamenco/", ""), payload));
-        }
-    }
-    messages
 }
 
 impl Server {
@@ -52,7 +28,7 @@ async fn events_have_the_topics_of_a_manager() {
     let Some(broker) = Broker::start("").await else { return };
     let server = Server::start(&["--mqtt-publish", &broker.url(), "--mqtt-retain"]).await;
     server.until_mirror("connected").await;
-    let mut subscriber = subscribe(&broker).await;
+    let mut subscriber = broker.subscribe().await;
     let ((_, new), (_, changed), (_, active)) =
         (job("queued", None, "one"), job("active", Some("queued"), "one"), status("active"));
     let image = json!({"job_id": JOB, "thumbnail": {"base": "/x", "suffixes": ["a.jpg"]}});
@@ -75,17 +51,17 @@ async fn events_have_the_topics_of_a_manager() {
 
     // A later subscriber gets the states alone.
     drop(subscriber);
-    let mut retained = messages(&mut subscribe(&broker).await, 2).await;
+    let mut retained = messages(&mut broker.subscribe().await, 2).await;
     retained.sort_by(|(one, _), (other, _)| one.cmp(other));
     assert_eq!(retained, [(of_job.clone(), changed), ("state/status".to_owned(), active.clone())]);
     let mut deleted = new.clone();
     deleted["was_deleted"] = true.into();
-    let mut subscriber = subscribe(&broker).await;
+    let mut subscriber = broker.subscribe().await;
     messages(&mut subscriber, 2).await;
     post(&server, &[("job-update", &deleted)]).await;
     assert_eq!(messages(&mut subscriber, 2).await, [("jobs".to_owned(), deleted), (of_job, Value::Null)]);
     drop(subscriber);
-    assert_eq!(messages(&mut subscribe(&broker).await, 1).await, [("state/status".to_owned(), active)]);
+    assert_eq!(messages(&mut broker.subscribe().await, 1).await, [("state/status".to_owned(), active)]);
 
     let stats = server.stats().await;
     assert_eq!(

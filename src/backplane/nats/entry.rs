@@ -7,10 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{
-    farm::{Audience, EventId, EventKind, FarmEvent, Room, Unread},
-    stats::Source,
-};
+use crate::farm::{Audience, EventId, EventKind, FarmEvent, Room, Unread};
 
 pub(super) const MSG_ID: &str = "Nats-Msg-Id";
 
@@ -64,12 +61,12 @@ pub(super) fn subject(stream: &str, content: &Content) -> String {
     format!("{stream}.events.{}", content.kind())
 }
 
-/// Returns the subject of the fences of a source.
-pub(super) fn fence_subject(stream: &str, source: Source) -> String {
-    format!("{stream}.events.{LEADER}{source}")
+/// Returns the subject of the fences of a lock.
+pub(super) fn fence_subject(stream: &str, lock: &str) -> String {
+    format!("{stream}.events.{LEADER}{lock}")
 }
 
-/// Returns the source whose fence the message is. A fence is no event.
+/// Returns the lock whose fence the message is. A fence is no event.
 pub(super) fn fence_of(message: &Message) -> Option<&str> {
     last_part(message).strip_prefix(LEADER)
 }

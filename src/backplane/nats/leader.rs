@@ -35,10 +35,7 @@ pub(super) struct Leader {
     node: String,
     /// The id of this process.
     id: String,
-    /// The source that the lock is named after.
-    source: Source,
-    /// The sources that run while the lock is held.
-    sources: Vec<Source>,
+    duty: Duty,
     reached: watch::Receiver<Reached>,
     office: watch::Sender<Office>,
     /// The last fence because of which an event was refused.
@@ -49,6 +46,15 @@ pub(super) struct Leader {
     /// A replicated stream refuses events whose fence is being checked for another one.
     publishing: Mutex<()>,
     stats: &'static Stats,
+}
+
+/// What runs while a lock is held.
+pub(super) struct Duty {
+    /// The name of the lock.
+    pub(super) name: &'static str,
+    /// For people, in the log.
+    pub(super) title: String,
+    pub(super) sources: Vec<Source>,
 }
 
 /// Why a term ends.
@@ -65,17 +71,16 @@ impl Leader {
         connection: Arc<Connection>,
         writer: Writer,
         (node, id): (String, String),
-        sources: Vec<Source>,
+        duty: Duty,
         reached: watch::Receiver<Reached>,
         stats: &'static Stats,
-    ) -> Option<Self> {
-        Some(Self {
-            source: *sources.first()?,
+    ) -> Self {
+        Self {
             connection,
             writer,
             node,
             id,
-            sources,
+            duty,
             reached,
             office: watch::Sender::new(Office::Undecided),
             challenged: watch::Sender::new(0),
@@ -83,11 +88,11 @@ impl Leader {
             released: watch::Sender::new(false),
             publishing: Mutex::default(),
             stats,
-        })
+        }
     }
 
     pub(super) fn runs(&self, source: Source) -> bool {
-        self.sources.contains(&source)
+        self.duty.sources.contains(&source)
     }
 
     pub(super) fn office(&self) -> watch::Receiver<Office> {
@@ -96,7 +101,7 @@ impl Leader {
 
     /// Leads whenever no other node does. Ends once it has resigned.
     pub(super) async fn run(&self) {
-        let key = format!("lock.{}", self.source);
+        let key = format!("lock.{}", self.duty.name);
         let mut lease = Lease::new(self.connection.clone(), key, self.id.clone());
         let mut resigned = self.resigned.subscribe();
         self.enter(Office::Following);
@@ -104,7 +109,7 @@ impl Leader {
             match lease.take(self.value()).await {
                 Ok(true) => self.lead(&mut lease).await,
                 Ok(false) => {}
-                Err(error) => log::debug!("the lock of {} cannot be taken: {error}", self.source),
+                Err(error) => log::debug!("the lock of {} cannot be taken: {error}", self.duty.title),
             }
             tokio::select! {
                 () = sleep(PAUSE) => {}
@@ -148,12 +153,12 @@ impl Leader {
         self.enter(Office::Following);
         // The sources stop before another node may know of it.
         let _ = gone.recv().await;
-        let source = self.source;
+        let title = &self.duty.title;
         match end {
-            End::Resigned => log::info!("this node gives up the source {source}: another one may run it"),
-            End::LockLost => log::warn!("this node does not run the source {source} any more: its lock expired"),
+            End::Resigned => log::info!("this node gives up {title}: another one may run it"),
+            End::LockLost => log::warn!("this node does not run {title} any more: its lock expired"),
             End::FenceLost => {
-                log::warn!("this node does not run the source {source} any more: another node took over");
+                log::warn!("this node does not run {title} any more: another node took over");
             }
         }
         if !matches!(end, End::LockLost) {
@@ -170,7 +175,7 @@ impl Leader {
         if lease.hold_until(value, is_applied).await.is_none() {
             return End::LockLost;
         }
-        log::info!("this node runs the source {}", self.source);
+        log::info!("this node runs {}", self.duty.title);
         self.enter(Office::Leading(Term { fence, kept: kept.clone() }));
         let (mut resigned, mut challenged) = (self.resigned.subscribe(), self.challenged.subscribe());
         loop {
@@ -202,21 +207,21 @@ impl Leader {
         loop {
             match self.writer.raise(&self.fence_subject(), self.value(), expected).await {
                 Ok(fence) => return fence,
-                Err(error) => log::debug!("the fence of {} is not raised: {error}", self.source),
+                Err(error) => log::debug!("the fence of {} is not raised: {error}", self.duty.title),
             }
             sleep(PAUSE).await;
         }
     }
 
     fn enter(&self, office: Office) {
-        for source in &self.sources {
+        for source in &self.duty.sources {
             self.stats.backplane.leads[*source as usize].set(usize::from(office.term().is_some()));
         }
         self.office.send_replace(office);
     }
 
     fn fence_subject(&self) -> String {
-        entry::fence_subject(&self.connection.config.name, self.source)
+        entry::fence_subject(&self.connection.config.name, self.duty.name)
     }
 
     fn value(&self) -> Bytes {

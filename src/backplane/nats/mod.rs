@@ -30,7 +30,7 @@ pub use self::{
 };
 use self::{
     entry::Content,
-    leader::Leader,
+    leader::{Duty, Leader},
     nodes::Nodes,
     publish::{Fence, Outgoing, WriteError, Writer},
     sharing::Sharing,
@@ -51,12 +51,13 @@ const PATIENT_PAUSE: Duration = Duration::from_millis(500);
 const MAX_CHATS: usize = 100;
 
 /// Publishes events by way of the stream.
-pub(super) struct Nats {
+pub struct Nats {
     writer: Writer,
     apply: Arc<Apply>,
     reached: watch::Receiver<Reached>,
     grace: Duration,
     leader: Option<Arc<Leader>>,
+    mirror_leader: Option<Arc<Leader>>,
     nodes: Arc<Nodes>,
 }
 
@@ -66,6 +67,8 @@ pub struct Node {
     pub name: String,
     /// The sources of this node that run on one node at a time.
     pub once: Vec<Source>,
+    /// Whether it can publish events over MQTT, which one node does at a time.
+    pub mirrors: bool,
     /// How long clients stay while NATS cannot be reached.
     pub grace: Duration,
 }
@@ -76,9 +79,9 @@ impl Nats {
     /// # Errors
     ///
     /// Another node has the name.
-    pub(super) async fn start(
+    pub async fn start(
         connection: Connection,
-        Node { name, once, grace }: Node,
+        Node { name, once, mirrors, grace }: Node,
         apply: Apply,
         hub: &Arc<Hub>,
         chats: mpsc::Receiver<Said>,
@@ -94,8 +97,16 @@ impl Nats {
         let position = Position::new(hub.reached.clone());
         let (hub_of_tail, apply_of_tail) = (hub.clone(), apply.clone());
         let identity = (name, id.clone());
-        let leader = Leader::new(connection.clone(), writer.clone(), identity, once, reached.clone(), hub.stats);
-        let leader = leader.map(Arc::new);
+        let lead = |duty| {
+            let identity = identity.clone();
+            Arc::new(Leader::new(connection.clone(), writer.clone(), identity, duty, reached.clone(), hub.stats))
+        };
+        let leader = once.first().map(|source| {
+            let title = format!("the source {source}");
+            lead(Duty { name: source.as_str(), title, sources: once.clone() })
+        });
+        let mirror_leader = mirrors
+            .then(|| lead(Duty { name: "mqtt-publish", title: "--mqtt-publish".to_owned(), sources: Vec::new() }));
         if let Some((interest, leader)) = hub.interest.clone().zip(leader.clone()) {
             let (connection, hub) = (connection.clone(), hub.clone());
             let sharing = Rc::new(Sharing { connection, hub: hub.clone(), interest, leader, id });
@@ -119,13 +130,13 @@ impl Nats {
         hub.supervisor.keep("backplane-chat", move |_| store_chats(chat_writer.clone(), chats.clone()));
         // The tail lives as long as the server.
         let _ = is_caught_up.wait_for(|is_caught_up| *is_caught_up).await;
-        if let Some(leader) = leader.clone() {
+        for leader in leader.iter().chain(&mirror_leader).cloned() {
             hub.supervisor.keep("backplane-leader", move |_| {
                 let leader = leader.clone();
                 async move { leader.run().await }
             });
         }
-        Ok(Self { writer, apply, reached, grace, leader, nodes })
+        Ok(Self { writer, apply, reached, grace, leader, mirror_leader, nodes })
     }
 
     /// Stores the events, and waits until this node has published them.
@@ -179,10 +190,14 @@ impl Nats {
         leader.map_or_else(Leadership::alone, |leader| Leadership::of(leader.office()))
     }
 
-    /// Ends the sources that run on one node at a time, so that another node runs them, and gives the name
-    /// up.
+    /// Returns when this node publishes over MQTT.
+    pub(super) fn mirror_leadership(&self) -> Leadership {
+        self.mirror_leader.as_ref().map_or_else(Leadership::alone, |leader| Leadership::of(leader.office()))
+    }
+
+    /// Ends what runs on one node at a time, so that another node runs it, and gives the name up.
     pub(super) async fn resign(&self) {
-        if let Some(leader) = &self.leader {
+        for leader in self.leader.iter().chain(&self.mirror_leader) {
             leader.resign().await;
         }
         self.nodes.resign().await;
@@ -199,10 +214,7 @@ impl Nats {
             }
         })?;
         for (outgoing, is_new) in events.iter().zip(&stored.is_new) {
-            let Content::Event(event) = &outgoing.content else { continue };
-            if *is_new {
-                self.apply.is_new(event);
-            } else {
+            if matches!(outgoing.content, Content::Event(_)) && !is_new {
                 self.apply.stats.refused(Refused::Repeated).add(1);
             }
         }

@@ -47,6 +47,9 @@ pub struct NodeReport {
 #[derive(Serialize, Deserialize)]
 struct Value {
     id: String,
+    /// The offset of the newest event that was published over MQTT, as far as the node knows.
+    #[serde(default)]
+    mirrored: usize,
     #[serde(flatten)]
     report: NodeReport,
 }
@@ -158,7 +161,10 @@ impl Nodes {
                     let now = clock::now();
                     heard.retain(|_, (_, at)| now.saturating_duration_since(*at) <= LEASE);
                     match value {
-                        Ok(Value { report, .. }) => drop(heard.insert(name, (report, now))),
+                        Ok(Value { report, mirrored, .. }) => {
+                            self.stats.backplane.mirrored.raise(mirrored);
+                            heard.insert(name, (report, now));
+                        }
                         // It gave its name up.
                         Err(_) => drop(heard.remove(&name)),
                     }
@@ -184,6 +190,7 @@ impl Nodes {
             sources: Source::ALL.into_iter().filter(runs).map(|source| source.to_string()).collect(),
             uptime_s: clock::now().saturating_duration_since(stats.started).as_secs(),
         };
-        serde_json::to_vec(&Value { id: self.id.clone(), report }).expect("texts and numbers serialize").into()
+        let value = Value { id: self.id.clone(), mirrored: stats.backplane.mirrored.get(), report };
+        serde_json::to_vec(&value).expect("texts and numbers serialize").into()
     }
 }

@@ -272,6 +272,10 @@ impl Tail {
                 if entry::is_fenced(message) {
                     self.apply.is_of_outside(Outside::Event(&event));
                 }
+                // What was published before this node started is not new.
+                if *self.caught_up.borrow() {
+                    self.apply.is_new(&event, Some(place.offset));
+                }
                 let id = entry::decode_id(message.headers.as_ref());
                 Some(Accepted { id, event, place: Some(place) })
             }

@@ -1,15 +1,25 @@
 //! Publishes all accepted events to an MQTT broker, as Flamenco 3.5 and later does.
 //!
 //! ```text
-//! Intake ──▶ queue (QUEUE events; full: dropped and counted) ──▶ Connection ──▶ broker
+//! backplane ──▶ queue (QUEUE events; full: dropped and counted) ──▶ Connection ──▶ broker
 //! ```
+//!
+//! Of several servers one publishes, in the order of their stream. The others keep the newest events, and
+//! the next one goes on after the last event that it heard of.
 
-use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    io,
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use actix_rt::time::{sleep, timeout};
 use bytes::Bytes;
 use fastrand::Rng;
-use tokio::sync::{Mutex, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use super::{
     super::{allowance::Allowance, patience::Patience},
@@ -17,11 +27,13 @@ use super::{
 };
 use crate::{
     actors::Hub,
+    backplane::Leadership,
     client::mqtt::{Broker, Connection, Incoming, MqttError, RECEIVE_MAXIMUM, Sender, SessionOptions},
     clock,
     farm::{FarmEvent, mqtt},
     faults,
-    stats::{SourceState, SourceStats, Stats},
+    history::Offset,
+    stats::{SourceState, Stats},
 };
 
 /// The maximum number of events that wait for the broker.
@@ -39,16 +51,73 @@ const LOGGED_CONNECTIONS_EVERY: Duration = Duration::from_secs(60);
 /// Queues events for the broker. Never waits.
 #[derive(Debug, Clone)]
 pub struct Mirror {
-    queue: mpsc::Sender<Arc<FarmEvent>>,
+    queue: Arc<Queue>,
     stats: &'static Stats,
 }
 
+/// Events that wait for the broker.
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    grown: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// With their offsets in the stream of several servers.
+    events: VecDeque<(Option<Offset>, Arc<FarmEvent>)>,
+    /// Whether this server publishes them. Otherwise another one does, and the newest ones are kept in case
+    /// it fails.
+    is_my_turn: bool,
+}
+
 impl Mirror {
-    /// Queues an event, or drops and counts it if too many wait.
-    pub fn publish(&self, event: &Arc<FarmEvent>) {
-        if mqtt::carries(event.kind()) && self.queue.try_send(event.clone()).is_err() {
-            self.stats.mirror.dropped.add(1);
+    /// Queues an event. If too many wait, drops and counts it.
+    pub fn publish(&self, event: &Arc<FarmEvent>, offset: Option<Offset>) {
+        if !mqtt::carries(event.kind()) {
+            return;
         }
+        let mut waiting = self.queue.waiting();
+        if waiting.events.len() >= QUEUE {
+            if waiting.is_my_turn {
+                self.stats.mirror.dropped.add(1);
+                return;
+            }
+            waiting.events.pop_front();
+        }
+        waiting.events.push_back((offset, event.clone()));
+        self.queue.grown.notify_one();
+    }
+}
+
+impl Queue {
+    /// Begins a turn of this server: what another one published is not published again.
+    fn begin(&self, mirrored: usize) {
+        let mut waiting = self.waiting();
+        waiting.is_my_turn = true;
+        waiting.events.retain(|(offset, _)| offset.is_none_or(|offset| offset > mirrored as Offset));
+    }
+
+    fn end(&self) {
+        self.waiting().is_my_turn = false;
+    }
+
+    fn pop(&self) -> Option<(Option<Offset>, Arc<FarmEvent>)> {
+        self.waiting().events.pop_front()
+    }
+
+    /// Waits for the next event. May be cancelled.
+    async fn next(&self) -> (Option<Offset>, Arc<FarmEvent>) {
+        loop {
+            if let Some(event) = self.pop() {
+                return event;
+            }
+            self.grown.notified().await;
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -67,12 +136,12 @@ impl RunningMirror {
     }
 }
 
-/// Starts the mirror if the options ask for one.
+/// Returns the mirror, and what publishes its events, if the options ask for one.
 ///
 /// # Errors
 ///
 /// A file that the options name cannot be used, or the events would come back.
-pub fn start_mirror(options: &MqttOptions, hub: &Hub) -> io::Result<Option<(Mirror, RunningMirror)>> {
+pub fn mirror(options: &MqttOptions, stats: &'static Stats) -> io::Result<Option<(Mirror, Publisher)>> {
     let Some(broker) = options.mqtt_publish.clone() else { return Ok(None) };
     if options.mqtt.as_ref().is_some_and(|source| source.host_and_port() == broker.host_and_port()) {
         return Err(io::Error::new(
@@ -83,40 +152,66 @@ pub fn start_mirror(options: &MqttOptions, hub: &Hub) -> io::Result<Option<(Mirr
     let mut session = options.session()?;
     session.client_id.push_str("-publisher");
     session.expiry = Duration::ZERO;
-    let (queue, events) = mpsc::channel(QUEUE);
-    let (stop, stopped) = watch::channel(false);
-    let (alive, ended) = mpsc::channel(1);
-    let (prefix, is_retained, stats) = (options.mqtt_prefix.clone(), options.mqtt_retain, hub.stats);
     stats.mirror.enter(SourceState::Away);
-    let events = Arc::new(Mutex::new(events));
-    hub.supervisor.keep("mqtt-mirror", move |is_restart| {
-        let (broker, session, prefix) = (broker.clone(), session.clone(), prefix.clone());
-        let (events, stopped, alive) = (events.clone(), stopped.clone(), alive.clone());
-        async move {
-            if is_restart {
-                sleep(RESTART_PAUSE).await;
-            }
-            let events = &mut *events.lock().await;
-            let mut publisher = Publisher { broker, session, prefix, is_retained, stats: &stats.mirror, events };
-            publisher.run(stopped).await;
-            drop(alive);
-        }
-    });
-    Ok(Some((Mirror { queue, stats }, RunningMirror { stop, ended })))
+    let queue = Arc::<Queue>::default();
+    let (prefix, is_retained) = (options.mqtt_prefix.clone(), options.mqtt_retain);
+    let publisher = Publisher { broker, session, prefix, is_retained, stats, queue: queue.clone() };
+    Ok(Some((Mirror { queue, stats }, publisher)))
 }
 
-struct Publisher<'a> {
+/// Publishes the events of the mirror.
+#[derive(Clone)]
+pub struct Publisher {
     broker: Broker,
     session: SessionOptions,
     prefix: String,
     is_retained: bool,
-    stats: &'static SourceStats,
-    events: &'a mut mpsc::Receiver<Arc<FarmEvent>>,
+    stats: &'static Stats,
+    queue: Arc<Queue>,
 }
 
-impl Publisher<'_> {
+impl Publisher {
+    /// Starts to publish whenever it is this server's turn.
+    pub fn start(self, hub: &Hub, leadership: Leadership) -> RunningMirror {
+        let (stop, stopped) = watch::channel(false);
+        let (alive, ended) = mpsc::channel(1);
+        hub.supervisor.keep("mqtt-mirror", move |is_restart| {
+            let (publisher, leadership) = (self.clone(), leadership.clone());
+            let (stopped, alive) = (stopped.clone(), alive.clone());
+            async move {
+                if is_restart {
+                    sleep(RESTART_PAUSE).await;
+                }
+                publisher.take_turns(leadership, stopped).await;
+                drop(alive);
+            }
+        });
+        RunningMirror { stop, ended }
+    }
+
+    async fn take_turns(&self, mut leadership: Leadership, stopped: watch::Receiver<bool>) {
+        let mut is_stopped = stopped.clone();
+        loop {
+            let stand_by = || self.stats.mirror.enter(SourceState::Standby);
+            let mut turn = tokio::select! {
+                turn = leadership.begin(stand_by) => turn,
+                _ = is_stopped.wait_for(|is_stopped| *is_stopped) => return,
+            };
+            self.stats.mirror.enter(SourceState::Away);
+            self.queue.begin(self.stats.backplane.mirrored.get());
+            let is_over = tokio::select! {
+                () = self.run(stopped.clone()) => true,
+                () = turn.ended() => false,
+            };
+            self.queue.end();
+            if is_over {
+                return;
+            }
+        }
+    }
+
     /// Publishes until the server shuts down.
-    async fn run(&mut self, stopped: watch::Receiver<bool>) {
+    async fn run(&self, stopped: watch::Receiver<bool>) {
         let (mut patience, mut rng, mut complaint) = (Patience::default(), Rng::new(), String::new());
         let mut log = Allowance::new(LOGGED_CONNECTIONS, LOGGED_CONNECTIONS_EVERY, clock::now());
         let mut waiting = stopped.clone();
@@ -133,9 +228,9 @@ impl Publisher<'_> {
                     if is_logged {
                         log::info!("publishing events to the MQTT broker at {}, topics {}/#", self.broker, self.prefix);
                     }
-                    self.stats.enter(SourceState::Connected);
+                    self.stats.mirror.enter(SourceState::Connected);
                     let ended = self.publish(connection, &stopped).await;
-                    self.stats.enter(SourceState::Away);
+                    self.stats.mirror.enter(SourceState::Away);
                     patience.ended(clock::now().saturating_duration_since(connected_at));
                     let Some(error) = ended else { return };
                     (error, is_logged)
@@ -160,7 +255,7 @@ impl Publisher<'_> {
     }
 
     /// Publishes until the connection ends. Returns why it did, or `None` if the server shuts down.
-    async fn publish(&mut self, mut connection: Connection, stopped: &watch::Receiver<bool>) -> Option<MqttError> {
+    async fn publish(&self, mut connection: Connection, stopped: &watch::Receiver<bool>) -> Option<MqttError> {
         let in_flight = Semaphore::new(IN_FLIGHT);
         let sender = connection.sender();
         let ended = {
@@ -171,7 +266,7 @@ impl Publisher<'_> {
                 () = feeding => None,
             }
         };
-        self.stats.dropped.add((IN_FLIGHT - in_flight.available_permits()) as u64);
+        self.stats.mirror.dropped.add((IN_FLIGHT - in_flight.available_permits()) as u64);
         if ended.is_none() {
             connection.close().await;
         }
@@ -180,27 +275,27 @@ impl Publisher<'_> {
 
     /// Publishes events as the broker acknowledges them. Ends once the server shuts down and none is
     /// left, or `FLUSH` has passed.
-    async fn feed(&mut self, sender: &Sender, in_flight: &Semaphore, mut stopped: watch::Receiver<bool>) {
+    async fn feed(&self, sender: &Sender, in_flight: &Semaphore, mut stopped: watch::Receiver<bool>) {
         loop {
             let event = tokio::select! {
-                event = self.events.recv() => event,
+                event = self.queue.next() => event,
                 _ = stopped.wait_for(|is_stopped| *is_stopped) => break,
             };
-            let Some(event) = event else { return };
-            self.send(&event, sender, in_flight).await;
+            self.send(event, sender, in_flight).await;
         }
         let flush = async {
-            while let Ok(event) = self.events.try_recv() {
-                self.send(&event, sender, in_flight).await;
+            while let Some(event) = self.queue.pop() {
+                self.send(event, sender, in_flight).await;
             }
             let _ = in_flight.acquire_many(IN_FLIGHT as u32).await;
         };
         let _ = timeout(FLUSH, flush).await;
     }
 
-    async fn send(&self, event: &FarmEvent, sender: &Sender, in_flight: &Semaphore) {
+    async fn send(&self, (offset, event): (Option<Offset>, Arc<FarmEvent>), sender: &Sender, in_flight: &Semaphore) {
         faults::running("mqtt-mirror");
-        self.stats.events.add(1);
+        self.stats.mirror.events.add(1);
+        let event = &*event;
         let payload = Bytes::copy_from_slice(event.json().as_bytes());
         for topic in mqtt::topics(&self.prefix, event) {
             send(topic, payload.clone(), false, sender, in_flight).await;
@@ -210,6 +305,8 @@ impl Publisher<'_> {
             let payload = if exists { payload } else { Bytes::new() };
             send(topic, payload, true, sender, in_flight).await;
         }
+        // Another server goes on after it.
+        offset.into_iter().for_each(|offset| self.stats.backplane.mirrored.raise(offset as usize));
     }
 }
 

@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub(super) use self::decoder::Published;
 use self::{link::Link, sink::Sink};
 pub use self::{
-    mirror::{Mirror, RunningMirror, start_mirror},
+    mirror::{Mirror, Publisher, RunningMirror, mirror},
     sink::{Fed, Feed, feed},
 };
 use super::{EventSource, Intake, SourceContext};
