@@ -6,7 +6,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::history::History;
+use super::samples::Samples;
 use crate::{
     actors::{
         Hub,
@@ -136,7 +136,7 @@ impl Entry {
             Taker::Polls => "polling",
             Taker::Stream => "websocket",
         };
-        Self { waiting: seat.outbox.backlog(), rooms: seat.rooms.len(), transport, seat }
+        Self { waiting: seat.outbox.backlog(), rooms: seat.rooms.joined().len(), transport, seat }
     }
 
     fn compare(&self, other: &Self, key: SortKey) -> Ordering {
@@ -248,13 +248,13 @@ struct HistoryReport {
     /// Threads that serve browsers.
     workers: usize,
     #[serde(flatten)]
-    report: super::history::Report,
+    report: super::samples::Report,
 }
 
 /// `GET /api/history`
 pub(super) async fn history(
     hub: web::Data<Hub>,
-    history: web::Data<History>,
+    samples: web::Data<Samples>,
     intake: web::Data<Intake>,
     query: web::Query<HistoryQuery>,
 ) -> HttpResponse {
@@ -262,7 +262,7 @@ pub(super) async fn history(
         version: env!("CARGO_PKG_VERSION"),
         backlog: intake.backlog(),
         workers: hub.workers.count(),
-        report: history.report(query.since),
+        report: samples.report(query.since),
     })
 }
 

@@ -5,8 +5,8 @@ mod console;
 mod debug;
 mod documents;
 mod events;
-mod history;
 mod metrics;
+mod samples;
 mod stats;
 mod tail;
 mod token;
@@ -36,7 +36,7 @@ use tokio_rustls::server::TlsStream;
 pub use self::token::{Token, TokenError};
 use self::{
     events::Incomplete,
-    history::History,
+    samples::Samples,
     token::{Guesses, HOLD},
 };
 use crate::{
@@ -121,11 +121,11 @@ impl EventSource for ManagerPort {
         let Stage::Opened(listeners, settings) = mem::replace(&mut self.stage, Stage::Ended) else {
             return Box::pin(ready(Ok(())));
         };
-        let history = Arc::new(History::new(context.hub.stats));
-        let (kept, hub) = (history.clone(), context.hub.clone());
-        context.hub.supervisor.keep("history", move |_| kept.clone().keep(hub.clone()));
+        let samples = Arc::new(Samples::new(context.hub.stats));
+        let (kept, hub) = (samples.clone(), context.hub.clone());
+        context.hub.supervisor.keep("samples", move |_| kept.clone().keep(hub.clone()));
         let (stop, stopped) = watch::channel(false);
-        let shared = Shared { intake: context.intake.clone(), hub: context.hub.clone(), history, stopped, settings };
+        let shared = Shared { intake: context.intake.clone(), hub: context.hub.clone(), samples, stopped, settings };
         let started = serve(shared, listeners).map(|server| {
             self.stage = Stage::Serving(server.handle(), stop);
             context.hub.supervisor.run_for_good("the Manager's listener", async move { drop(server.await) });
@@ -150,7 +150,7 @@ impl EventSource for ManagerPort {
 struct Shared {
     intake: Arc<Intake>,
     hub: Arc<Hub>,
-    history: Arc<History>,
+    samples: Arc<Samples>,
     stopped: watch::Receiver<bool>,
     settings: Settings,
 }
@@ -194,12 +194,12 @@ fn plain<S: http::Stream>(
 fn http<S: http::Stream>(
     shared: &Shared,
 ) -> impl ServiceFactory<Opened<S>, Config = (), Response = (), Error = DispatchError, InitError = ()> + use<S> {
-    let Shared { intake, hub, history, stopped, settings } = shared;
+    let Shared { intake, hub, samples, stopped, settings } = shared;
     let app = App::new()
         .app_data(web::Data::from(intake.clone()))
         .app_data(web::Data::from(hub.clone()))
         .app_data(web::Data::new(settings.clone()))
-        .app_data(web::Data::from(history.clone()))
+        .app_data(web::Data::from(samples.clone()))
         .app_data(web::Data::new(stopped.clone()))
         .app_data(web::Data::new(console::Files::new()))
         .app_data(web::Data::new(Guesses::default()))

@@ -91,7 +91,7 @@ fn milliseconds(seconds: f64) -> f64 {
 /// The samples of the last hour, oldest first. Besides them nothing is kept, and taking one reads a few
 /// dozen counters and lists the sessions.
 #[derive(Debug)]
-pub(super) struct History {
+pub(super) struct Samples {
     stats: &'static Stats,
     kept: Mutex<Kept>,
 }
@@ -132,7 +132,7 @@ pub(super) struct Report {
     current: Sample,
 }
 
-impl History {
+impl Samples {
     pub(super) fn new(stats: &'static Stats) -> Self {
         let samples = VecDeque::with_capacity(SAMPLES);
         let kept = Kept { samples, began: clock::now(), before: Counts::of(stats), waiting_bytes: 0 };
@@ -186,16 +186,16 @@ mod tests {
     #[test]
     fn an_hour_is_kept_and_no_more() {
         let stats = Stats::leak(clock::now());
-        let history = History::new(stats);
+        let samples = Samples::new(stats);
         for turn in 0..2 * SAMPLES as u64 {
             stats.deliveries.add(turn);
             stats.publish_to_write.observe(0.003);
             stats.event(EventKind::JobUpdate).add(2);
-            history.take(stats.started + INTERVAL * (turn as u32 + 1), (turn % 2 == 0).then_some(turn as usize));
+            samples.take(stats.started + INTERVAL * (turn as u32 + 1), (turn % 2 == 0).then_some(turn as usize));
         }
         stats.deliveries.add(5);
         stats.publish_to_write.observe(11.0);
-        let report = history.report(0.0);
+        let report = samples.report(0.0);
         assert_eq!(report.samples.len(), SAMPLES);
         let (first, last) = (&report.samples[0], report.samples.last().unwrap());
         assert_eq!((first.added.deliveries, last.added.deliveries), (SAMPLES as u64, 2 * SAMPLES as u64 - 1));
@@ -204,8 +204,8 @@ mod tests {
         assert!(waiting.eq([718, 718, 716]), "the last that is known");
         assert_eq!(last.added.events[EventKind::JobUpdate as usize], 2);
         assert_eq!((report.current.added.deliveries, report.current.added.latencies[LATENCY_BUCKETS.len()]), (5, 1));
-        assert_eq!(history.report(last.at_s).samples.len(), 0);
-        assert_eq!(history.report(last.at_s - 10.0).samples.len(), 1);
-        assert!(history.kept().samples.capacity() <= 2 * SAMPLES, "the ring does not grow");
+        assert_eq!(samples.report(last.at_s).samples.len(), 0);
+        assert_eq!(samples.report(last.at_s - 10.0).samples.len(), 1);
+        assert!(samples.kept().samples.capacity() <= 2 * SAMPLES, "the ring does not grow");
     }
 }

@@ -130,7 +130,8 @@ impl Nats {
         hub.supervisor.keep("backplane-chat", move |_| store_chats(chat_writer.clone(), chats.clone()));
         // The tail lives as long as the server.
         let _ = is_caught_up.wait_for(|is_caught_up| *is_caught_up).await;
-        for leader in leader.iter().chain(&mirror_leader).cloned() {
+        for leader in leader.iter().chain(&mirror_leader) {
+            let leader = leader.clone();
             hub.supervisor.keep("backplane-leader", move |_| {
                 let leader = leader.clone();
                 async move { leader.run().await }
