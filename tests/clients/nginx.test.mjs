@@ -1,4 +1,4 @@
-// Behind nginx, set up as docs/deployment.md says.
+// Behind nginx and HAProxy, set up as docs/deployment.md says.
 
 import assert from 'node:assert/strict';
 import http from 'node:http';
@@ -6,8 +6,8 @@ import { createRequire } from 'node:module';
 import { describe, test } from 'node:test';
 import { Browser, TRANSPORTS } from './support/browsers.mjs';
 import { asReceived, jobUpdate } from './support/farm.mjs';
-import { NO_NGINX, startNginx } from './support/proxies.mjs';
-import { EVERY_EVENT, LOOPBACK, Server } from './support/server.mjs';
+import { NO_HAPROXY, NO_NGINX, startHaproxy, startNginx, startNginxBeforeFlamenco } from './support/proxies.mjs';
+import { EVERY_EVENT, LOOPBACK, request, Server } from './support/server.mjs';
 import { eventually } from './support/wait.mjs';
 
 const io = createRequire(import.meta.url)('socket.io-client-2.5.0');
@@ -47,6 +47,18 @@ describe('behind nginx', { skip: NO_NGINX, timeout: 300_000 }, () => {
       });
     }
   }
+
+  test('in front of a Manager the names of the farm win against the default site', async (t) => {
+    const server = await startServer(t, '--demo', '--trusted-proxy', LOOPBACK);
+    const url = await startNginxBeforeFlamenco(t, server);
+    for (const host of ['farm', 'farm.example', 'farm.example:80']) {
+      const answer = await request(new URL('/api/v3/jobs', url), { headers: { host } });
+      assert.deepEqual([answer.status, Array.isArray(answer.json?.jobs)], [200, true], `${host}: ${answer.text}`);
+      await connect(t, url, { ...TRANSPORTS.websocket, extraHeaders: { host } });
+    }
+    const other = await request(url, { headers: { host: 'elsewhere.example' } });
+    assert.equal(other.text, 'Welcome to nginx!');
+  });
 
   for (const [transport, options] of Object.entries(TRANSPORTS)) {
     test(`a browser that hears nothing for ${IDLE} s stays over ${transport}`, async (t) => {
@@ -103,6 +115,22 @@ describe('behind nginx', { skip: NO_NGINX, timeout: 300_000 }, () => {
         assert.deepEqual(browser.take(), asReceived([1, 2, 3].map((turn) => jobUpdate({ turn }))));
         assert.deepEqual(browser.facts, ['connect']);
       }
+    });
+  }
+});
+
+describe('behind HAProxy', { skip: NO_HAPROXY, timeout: 300_000 }, () => {
+  for (const [transport, options] of Object.entries(TRANSPORTS)) {
+    test(`a page of that host gets everything over ${transport}, and cannot claim an address`, async (t) => {
+      const server = await startServer(t, '--trusted-proxy', LOOPBACK);
+      const url = await startHaproxy(t, server);
+      const browser = await connect(t, url, { ...options, extraHeaders: { origin: url, 'x-forwarded-for': '203.0.113.7' } });
+      const events = Array.from({ length: 100 }, (_, turn) => jobUpdate({ turn }));
+      await server.publish(events);
+      await server.settle(browser);
+      assert.deepEqual(browser.take(), asReceived(events));
+      const { json } = await request(new URL('/api/sessions', server.manager));
+      assert.deepEqual(json.sessions.map(({ address }) => address), [LOOPBACK]);
     });
   }
 });

@@ -21,6 +21,8 @@ function blocks(page, language) {
 }
 
 const [SITE, SEVERAL] = blocks('deployment.md', 'nginx');
+const [HAPROXY_SITE] = blocks('deployment.md', 'haproxy');
+const [BEFORE_FLAMENCO] = blocks('flamenco.md', 'nginx');
 const [NGINX_OF_NODES] = blocks('cluster.md', 'nginx');
 const [HAPROXY_OF_NODES] = blocks('cluster.md', 'haproxy');
 
@@ -47,13 +49,16 @@ function home(t) {
 
 const urls = (port, tlsPort) => ({ http: `http://${LOOPBACK}:${port}`, https: `https://${LOOPBACK}:${tlsPort}` });
 
-async function runNginx(t, { folder, certificate, key }, site, [port, tlsPort]) {
-  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((kind) => `${kind}_temp_path ${folder}/${kind};`).join(' ');
-  const configuration = join(folder, 'nginx.conf');
-  const sites = replace(
+function runNginx(t, { folder, certificate, key }, site, [port, tlsPort]) {
+  return runSites(t, folder, port, replace(
     site, ['listen 80;', `listen ${LOOPBACK}:${port};`], ['listen 443 ssl;', `listen ${LOOPBACK}:${tlsPort} ssl;`],
     ['/etc/ssl/certs/farm.pem', certificate], ['/etc/ssl/private/farm.key', key],
-  );
+  ));
+}
+
+async function runSites(t, folder, port, sites) {
+  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((kind) => `${kind}_temp_path ${folder}/${kind};`).join(' ');
+  const configuration = join(folder, 'nginx.conf');
   writeFileSync(configuration, `
     ${process.getuid() === 0 ? 'user root;' : ''} daemon off; pid ${folder}/pid; error_log stderr warn;
     events { worker_connections 1024; }
@@ -74,6 +79,25 @@ export async function startNginx(t, servers, { path, readTimeout } = {}) {
   if (readTimeout) site = replace(site, ['proxy_read_timeout 60s', `proxy_read_timeout ${readTimeout}`]);
   await runNginx(t, home(t), site, ports);
   return urls(...ports);
+}
+
+/** Starts nginx as docs/flamenco.md says, beside a site that answers for all other names, as that of Debian does. */
+export async function startNginxBeforeFlamenco(t, server) {
+  const port = await freePort();
+  const other = `server { listen ${LOOPBACK}:${port} default_server; server_name _; return 200 "Welcome to nginx!"; }`;
+  const site = replace(BEFORE_FLAMENCO, ['listen 80;', `listen ${LOOPBACK}:${port};`], ['127.0.0.1:8081', server.browsers.host]);
+  // Debian reads conf.d before its sites.
+  await runSites(t, home(t).folder, port, `${site}\n${other}`);
+  return urls(port).http;
+}
+
+/** Starts HAProxy as docs/deployment.md says. */
+export async function startHaproxy(t, server) {
+  const port = await freePort();
+  const file = join(home(t).folder, 'haproxy.cfg');
+  writeFileSync(file, replace(HAPROXY_SITE, ['bind :80\n', `bind ${LOOPBACK}:${port}\n`], ['127.0.0.1:8081', server.browsers.host]));
+  await listening(t, HAPROXY, ['-db', '-f', file], port);
+  return urls(port).http;
 }
 
 /** Starts the proxy of docs/cluster.md in front of the nodes farm-1 and farm-2. `manager` is where it takes their events. */
