@@ -66,6 +66,7 @@ async fn an_operator_disconnects_one_session() {
 async fn the_history_has_what_flows_now() {
     let server = Server::start(&[]);
     let _browser = Browser::connect(server.browsers).await;
+    server.until("the session", |stats| stats["sessions"]["websocket"] == 1).await;
     server.publish(&format!("[{},{}]", super::metrics::JOB, super::metrics::JOB)).await;
     let history: Value = serde_json::from_str(&server.manager_get("/api/history").await.body).unwrap();
     let kind = history["events"].as_array().unwrap().iter().position(|kind| kind == "job-update").unwrap();
