@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use actix_rt::time::sleep;
+
 use super::{
     crowd::Crowd,
     line::Way,
-    nats::Cluster,
+    nats::{Cluster, Nats},
     server::{Server, until},
 };
 
@@ -30,6 +32,23 @@ async fn a_killed_leader_costs_no_event_and_no_connection() {
     nats.servers[leader].restart().await;
     let outcome = crowd.complete(Duration::from_secs(120)).await;
     assert_eq!(outcome.connections, 20, "{outcome:?}");
+}
+
+#[actix_rt::test]
+#[ignore = "takes long: tests/long/cluster runs it"]
+async fn a_node_waits_for_a_cluster_without_a_leader() {
+    let Some(mut nats) = Cluster::start().await else { return };
+    nats.servers.iter_mut().for_each(Nats::kill);
+    nats.servers[0].restart().await;
+    let urls = nats.urls();
+    let starting = actix_rt::spawn(async move { Server::start(&[&["--nats", &urls], &REPLICAS[..]].concat()).await });
+    // Longer than a node waits for a NATS that has no JetStream.
+    sleep(Duration::from_secs(12)).await;
+    for server in &mut nats.servers[1..] {
+        server.restart().await;
+    }
+    let log = starting.await.unwrap().log();
+    assert_eq!(log.matches("waiting for JetStream: it does not answer").count(), 1, "{log}");
 }
 
 #[actix_rt::test]

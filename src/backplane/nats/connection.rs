@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use actix_rt::time::{sleep, timeout};
+use actix_rt::time::sleep;
 use async_nats::{
     Client, ConnectErrorKind, ConnectOptions,
     jetstream::{
@@ -14,7 +14,7 @@ use async_nats::{
 };
 
 use super::{super::RepetitionOptions, NatsOptions, lease::LEASE};
-use crate::client;
+use crate::{client, clock};
 
 /// The first version of NATS whose atomic batches are atomic.
 const MIN_VERSION: (u64, u64) = (2, 12);
@@ -30,7 +30,8 @@ const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(1);
 /// How long a request to JetStream may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long a NATS server that starts may take until JetStream answers.
+/// How long a NATS server that does not say that it has JetStream may take until another one of its
+/// cluster answers.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why this server can never work with NATS as it is configured.
@@ -81,23 +82,30 @@ impl Connection {
         let mut context = async_nats::jetstream::new(client.clone());
         context.set_timeout(REQUEST_TIMEOUT);
         let connection = Self { client, context, config: config(options, repetition) };
-        let opened = timeout(PATIENCE, async {
-            loop {
-                let opened = async {
-                    let info = connection.stream().await?;
-                    connection.check(&info).map_err(StreamProblem::Permanent)?;
-                    connection.bucket().await
-                };
-                match opened.await {
-                    Ok(_) => return Ok(()),
-                    Err(StreamProblem::Permanent(error)) => return Err(error),
-                    Err(StreamProblem::Later(reason)) => log::info!("waiting for JetStream: {reason}"),
+        let (began, mut complained) = (clock::now(), String::new());
+        loop {
+            let opened = async {
+                let info = connection.stream().await?;
+                connection.check(&info).map_err(StreamProblem::Permanent)?;
+                connection.bucket().await
+            };
+            match opened.await {
+                Ok(_) => return Ok(connection),
+                Err(StreamProblem::Permanent(error)) => return Err(error),
+                // With JetStream it is one of a cluster that has no leader yet, however long that takes.
+                Err(StreamProblem::Later(_))
+                    if !connection.client.server_info().jetstream && began.elapsed() > PATIENCE =>
+                {
+                    return Err(NatsError::NoJetStream);
                 }
-                sleep(Duration::from_millis(500)).await;
+                Err(StreamProblem::Later(reason)) if reason != complained => {
+                    log::warn!("waiting for JetStream: {reason}");
+                    complained = reason;
+                }
+                Err(StreamProblem::Later(_)) => {}
             }
-        });
-        opened.await.unwrap_or(Err(NatsError::NoJetStream))?;
-        Ok(connection)
+            sleep(Duration::from_millis(500)).await;
+        }
     }
 
     /// Returns the state of the stream, which is created if it is missing.
