@@ -24,8 +24,11 @@ use super::{
 /// The events of one request.
 const BATCH: usize = 10;
 
-/// The pause between requests.
+/// The pause between requests, at least.
 const PACE: Duration = Duration::from_millis(20);
+
+/// The pause for each client, so that many do not get more than this process can check.
+const PACE_OF_A_CLIENT: Duration = Duration::from_micros(100);
 
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
@@ -57,6 +60,7 @@ struct Scene {
     ready: Barrier,
     /// The number of the event after which a client has seen enough.
     end: Cell<usize>,
+    pace: Duration,
     /// Has all clients leave and come back.
     leave: Notify,
     /// The token of each event, as the first client that resumes got it.
@@ -107,6 +111,7 @@ impl Crowd {
             nodes: RefCell::new(servers.into_iter().map(Place::from).collect()),
             ready: Barrier::new(resumable + plain + 1),
             end: Cell::new(end),
+            pace: PACE.max(PACE_OF_A_CLIENT * (resumable + plain) as u32),
             leave: Notify::new(),
             tokens: RefCell::default(),
             manager: Manager::default(),
@@ -269,7 +274,7 @@ async fn publish(scene: Rc<Scene>) {
         match client.post(&url).send_json(&events).await.map(|answer| answer.status().as_u16()) {
             Ok(200) => {
                 manager.published.update(|number| number + BATCH);
-                sleep(PACE).await;
+                sleep(scene.pace).await;
             }
             Ok(503) | Err(_) => {
                 manager.refused.update(|number| number + 1);

@@ -14,6 +14,7 @@ mod broker;
 #[path = "../flamenco/browser.rs"]
 mod browser;
 mod crowd;
+mod farm;
 mod faults;
 mod history;
 mod line;

@@ -117,6 +117,20 @@ async fn clients_of_a_killed_node_go_on_at_the_others() {
 }
 
 #[actix_rt::test]
+#[ignore = "takes long: tests/long/cluster runs it"]
+async fn thousands_of_clients_of_a_killed_node_go_on_at_the_other() {
+    let Some(nats) = Nats::start().await else { return };
+    let mut nodes = vec![node(&nats, &[]).await, node(&nats, &[]).await];
+    let crowd = Crowd::gather(&nodes, 5000, 0, usize::MAX).await;
+    crowd.published(50).await;
+    let began = flamenco_webupdates::clock::now();
+    drop(nodes.remove(1));
+    let outcome = crowd.finish(Duration::from_secs(120)).await;
+    println!("all have everything {:.1} s after the node was killed", began.elapsed().as_secs_f64());
+    assert_eq!(outcome.connections, 7500, "{outcome:?}");
+}
+
+#[actix_rt::test]
 async fn nodes_are_replaced_without_losing_an_event() {
     let Some(nats) = Nats::start().await else { return };
     let mut nodes = [node(&nats, &[]).await, node(&nats, &[]).await];
