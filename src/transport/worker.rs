@@ -61,6 +61,20 @@ pub(super) struct Round<'a> {
     pub(super) scratch: &'a mut Vec<u8>,
 }
 
+/// How much of its time a round of the flusher has given away to other threads.
+struct Courtesy {
+    /// The number of broadcasts when the round began.
+    published: u64,
+    began: Instant,
+    away: Duration,
+}
+
+impl Courtesy {
+    fn new(published: u64) -> Self {
+        Self { published, began: clock::now(), away: Duration::ZERO }
+    }
+}
+
 /// The connections of a worker thread.
 pub(super) struct Worker {
     id: WorkerId,
@@ -129,6 +143,7 @@ impl Worker {
             if let Some(reason) = taken.close {
                 self.close_everyone(reason);
             }
+            let mut courtesy = Courtesy::new(taken.published);
             for slice in dirty.chunks(SLICE) {
                 for &slot in slice {
                     let carrier = self.slots.borrow().get(slot).cloned().flatten();
@@ -137,10 +152,10 @@ impl Worker {
                         alone(&*carrier, |carrier| carrier.flush(&mut scratch));
                     }
                 }
-                self.pause(taken.published).await;
+                self.pause(&mut courtesy).await;
             }
             if taken.log {
-                self.flush_log(taken.published, &mut burst, &mut scratch).await;
+                self.flush_log(&mut courtesy, &mut burst, &mut scratch).await;
             }
             self.workers.flushed(self.id, taken.published);
             if let Some(published) = taken.oldest {
@@ -153,7 +168,7 @@ impl Worker {
     }
 
     /// Visits all outboxes that are attached to the log, once.
-    async fn flush_log(&self, published: u64, burst: &mut Burst, scratch: &mut Vec<u8>) {
+    async fn flush_log(&self, courtesy: &mut Courtesy, burst: &mut Burst, scratch: &mut Vec<u8>) {
         let log = &**self.workers.log();
         let began = log.end();
         let mut taken = began;
@@ -170,7 +185,7 @@ impl Worker {
                     taken = taken.min(lacks.unwrap_or(began));
                 }
             }
-            self.pause(published).await;
+            self.pause(courtesy).await;
         }
         log.taken(self.id, taken);
         burst.clear(SCRATCH);
@@ -178,10 +193,15 @@ impl Worker {
 
     /// Lets other tasks run. If more was published since the round began, other threads may run as
     /// well: where cores are few, a thread that the next broadcast needs would wait for a core until
-    /// the kernel takes it from a flusher, which is after 4 ms.
-    async fn pause(&self, published: u64) {
-        if self.workers.has_newer(published) {
-            std::thread::yield_now();
+    /// the kernel takes it from a flusher, which is after 4 ms. Another program may keep the core for as
+    /// long, so a round gives away at most half of its time.
+    async fn pause(&self, courtesy: &mut Courtesy) {
+        if self.workers.has_newer(courtesy.published) {
+            let now = clock::now();
+            if 2 * courtesy.away <= now.saturating_duration_since(courtesy.began) {
+                std::thread::yield_now();
+                courtesy.away += clock::now().saturating_duration_since(now);
+            }
         }
         tokio::task::yield_now().await;
     }
@@ -270,7 +290,7 @@ mod tests {
         leaving.into_iter().for_each(|home| worker.leave(home));
         let staying = staying.len() + [enter(), enter(), enter()].len();
         worker.slots.borrow().take_visits();
-        worker.flush_log(0, &mut Burst::default(), &mut Vec::new()).await;
+        worker.flush_log(&mut Courtesy::new(0), &mut Burst::default(), &mut Vec::new()).await;
         assert_eq!(worker.slots.borrow().take_visits(), staying);
         assert_eq!(worker.everyone().len(), staying);
         assert_eq!(worker.slots.borrow().take_visits(), staying);
