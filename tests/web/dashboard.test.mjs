@@ -84,11 +84,14 @@ describe('a dashboard of one\'s own', { skip: NO_CHROMIUM }, () => {
     await connection(page, 'reconnecting');
     await server.startAgain();
     await connection(page, 'live');
-    await server.publish([
-      jobUpdate({ name: 'shot', status: 'completed', steps_completed: 8, steps_total: 8, updated: '2026-11-24T08:00:00Z' }),
-      jobUpdate({ name: 'shot', status: 'active', updated: '2020-01-01T00:00:00Z' }),
-    ]);
+    await server.publish(jobUpdate({ name: 'shot', status: 'completed', steps_completed: 8, steps_total: 8, updated: '2026-11-24T08:00:00Z' }));
     await cards(page, equal([['shot', 'completed · 8 of 8', false]]));
+    // An older update changes nothing, which shows once another job is there.
+    await server.publish([
+      jobUpdate({ name: 'shot', status: 'active', updated: '2020-01-01T00:00:00Z' }),
+      jobUpdate({ id: JOB_B, name: 'tail', status: 'queued', steps_completed: 0, steps_total: 1 }),
+    ]);
+    await cards(page, equal([['shot', 'completed · 8 of 8', false], ['tail', 'queued · 0 of 1', false]]));
     assert.deepEqual(said.filter((line) => !AWAY.test(line)), []);
   });
 
