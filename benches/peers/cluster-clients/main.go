@@ -3,16 +3,12 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
-	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"log"
-	"net"
 	"net/http"
 	"os"
 	"strconv"
@@ -20,6 +16,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"flamenco-webupdates.example/benches/websocket"
 )
 
 var (
@@ -46,9 +44,7 @@ type place struct{ token, epoch, offset string }
 
 // client is a client with what it has got so far.
 type client struct {
-	connection net.Conn
-	reader     *bufio.Reader
-	writing    sync.Mutex
+	connection *websocket.Conn
 	dialect    dialect
 	place      place
 	next       int
@@ -186,24 +182,13 @@ func publish(dialect dialect, first, count, batch int, rate float64) {
 
 // connect returns once the client is subscribed, from its place if it has one.
 func (c *client) connect() {
-	connection, err := net.Dial("tcp", *node)
+	connection, err := websocket.Dial(*node, c.dialect.path, c.dialect.subprotocol, time.Now().Add(patience))
 	if err != nil {
 		log.Fatal(err)
 	}
-	_ = connection.SetReadDeadline(time.Now().Add(patience))
-	subprotocol := ""
-	if c.dialect.subprotocol != "" {
-		subprotocol = "Sec-WebSocket-Protocol: " + c.dialect.subprotocol + "\r\n"
-	}
-	fmt.Fprintf(connection, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n%s\r\n", c.dialect.path, *node, subprotocol)
-	c.connection, c.reader = connection, bufio.NewReaderSize(connection, 16384)
-	answer, err := http.ReadResponse(c.reader, nil)
-	if err != nil || answer.StatusCode != http.StatusSwitchingProtocols {
-		log.Fatal("no WebSocket: ", answer, err)
-	}
+	c.connection = connection
 	for _, message := range c.dialect.open(c.place) {
-		c.send(message)
+		_ = connection.Send(message)
 	}
 	for subscribed := false; !subscribed; {
 		frame := c.read()
@@ -216,7 +201,7 @@ func (c *client) connect() {
 		go func() {
 			for {
 				time.Sleep(heartbeat)
-				if c.connection != connection || c.send(c.dialect.ping) != nil {
+				if c.connection != connection || connection.Send(c.dialect.ping) != nil {
 					return
 				}
 			}
@@ -229,7 +214,7 @@ func (c *client) listen(until int) {
 	for c.next < until {
 		frame := c.read()
 		if c.count(frame) == 0 && c.dialect.pong != "" && string(frame) == c.dialect.pong {
-			_ = c.send(c.dialect.pong)
+			_ = c.connection.Send(c.dialect.pong)
 		}
 	}
 	c.dialect.note(c.frame, &c.place)
@@ -262,56 +247,12 @@ func (c *client) count(frame []byte) int {
 
 // read returns a message, which is valid until the next one is read.
 func (c *client) read() []byte {
-	c.frame = c.frame[:0]
-	for {
-		head, err := c.piece(2)
-		if err != nil {
-			log.Fatal("a client was sent away: ", err)
-		}
-		final, length := head[0]&0x80 != 0, uint64(head[1])
-		if head[0]&0x0f == 8 {
-			log.Fatal("a client was sent away")
-		}
-		switch length {
-		case 126:
-			extended, _ := c.piece(2)
-			length = uint64(binary.BigEndian.Uint16(extended))
-		case 127:
-			extended, _ := c.piece(8)
-			length = binary.BigEndian.Uint64(extended)
-		}
-		start := len(c.frame)
-		c.frame = append(c.frame, make([]byte, length)...)
-		if _, err := io.ReadFull(c.reader, c.frame[start:]); err != nil {
-			log.Fatal("a client was sent away: ", err)
-		}
-		if final {
-			return c.frame
-		}
+	frame, err := c.connection.Read()
+	if err != nil {
+		log.Fatal("a client was sent away: ", err)
 	}
-}
-
-func (c *client) piece(length int) ([]byte, error) {
-	piece, err := c.reader.Peek(length)
-	if err == nil {
-		_, _ = c.reader.Discard(length)
-	}
-	return piece, err
-}
-
-// send writes a text frame, masked with zeros.
-func (c *client) send(text string) error {
-	frame := []byte{0x81, 0x80 | byte(len(text)), 0, 0, 0, 0}
-	if len(text) > 125 {
-		frame = []byte{0x81, 0xfe, byte(len(text) >> 8), byte(len(text)), 0, 0, 0, 0}
-	}
-	c.writing.Lock()
-	defer c.writing.Unlock()
-	_, err := c.connection.Write(append(frame, text...))
-	if errors.Is(err, net.ErrClosed) {
-		return err
-	}
-	return nil
+	c.frame = frame
+	return frame
 }
 
 // cpu is the seconds of CPU time that each of the processes has used.

@@ -5,18 +5,18 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"encoding/binary"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
 	"log"
-	"net"
 	"net/http"
 	"os"
 	"slices"
 	"strings"
 	"time"
+
+	"flamenco-webupdates.example/benches/websocket"
 )
 
 var (
@@ -37,15 +37,18 @@ func main() {
 	flag.Parse()
 	receipts := make(chan receipt, *clients)
 	for range *clients {
-		_, reader := connect(*server)
-		go listen(reader, receipts)
+		go listen(connect(*server), receipts)
 	}
 	cause := change
 	if *job == "" {
-		connection, reader := connect(strings.TrimPrefix(*manager, "http://"))
-		go io.Copy(io.Discard, reader)
+		connection := connect(strings.TrimPrefix(*manager, "http://"))
+		go func() {
+			for {
+				read(connection)
+			}
+		}()
 		cause = func(number int) {
-			send(connection, fmt.Sprintf(`42["/chat",{"name":"n","text":"%s"}]`, text(number)))
+			_ = connection.Send(fmt.Sprintf(`42["/chat",{"name":"n","text":"%s"}]`, text(number)))
 		}
 	}
 	time.Sleep(2 * time.Second)
@@ -105,61 +108,35 @@ func priority(number int) int { return 1 + number%100 }
 // text is what is said for an event.
 func text(number int) string { return fmt.Sprintf("event %d.", number) }
 
-func connect(address string) (net.Conn, *bufio.Reader) {
-	connection, err := net.Dial("tcp", address)
+func connect(address string) *websocket.Conn {
+	connection, err := websocket.Dial(address, "/socket.io/?EIO=3&transport=websocket", "", time.Time{})
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Fprintf(connection, "GET /socket.io/?EIO=3&transport=websocket HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n", address)
-	reader := bufio.NewReaderSize(connection, 4096)
-	answer, err := http.ReadResponse(reader, nil)
-	if err != nil || answer.StatusCode != http.StatusSwitchingProtocols {
-		log.Fatal(answer, err)
-	}
 	// As a page does, which is heard again only after it asked.
-	send(connection, `42["/subscription",{"op":"subscribe","type":"allJobs"}]`)
+	_ = connection.Send(`42["/subscription",{"op":"subscribe","type":"allJobs"}]`)
 	go func() {
 		for {
 			time.Sleep(15 * time.Second)
-			send(connection, "2")
+			_ = connection.Send("2")
 		}
 	}()
-	return connection, reader
+	return connection
 }
 
-// send writes a text frame, masked with zeros.
-func send(connection net.Conn, text string) {
-	frame := append([]byte{0x81, 0x80 | byte(len(text)), 0, 0, 0, 0}, text...)
-	if len(text) > 125 {
-		log.Fatal("too long")
+func read(connection *websocket.Conn) []byte {
+	message, err := connection.Read()
+	if err != nil {
+		log.Fatal("a browser was sent away: ", err)
 	}
-	_, _ = connection.Write(frame)
+	return message
 }
 
 // listen tells of each change that arrives.
-func listen(reader *bufio.Reader, receipts chan<- receipt) {
+func listen(connection *websocket.Conn, receipts chan<- receipt) {
 	next := 0
-	var payload []byte
 	for {
-		var head [2]byte
-		if _, err := io.ReadFull(reader, head[:]); err != nil {
-			log.Fatal("a browser was sent away: ", err)
-		}
-		length := uint64(head[1])
-		if length == 126 {
-			var extended [2]byte
-			_, _ = io.ReadFull(reader, extended[:])
-			length = uint64(binary.BigEndian.Uint16(extended[:]))
-		} else if length == 127 {
-			var extended [8]byte
-			_, _ = io.ReadFull(reader, extended[:])
-			length = binary.BigEndian.Uint64(extended[:])
-		}
-		payload = slices.Grow(payload[:0], int(length))[:length]
-		if _, err := io.ReadFull(reader, payload); err != nil {
-			log.Fatal(err)
-		}
+		payload := read(connection)
 		event, mark := `42["/jobs"`, fmt.Sprintf(`"priority":%d,`, priority(next))
 		if *job == "" {
 			event, mark = `42["/message"`, text(next)

@@ -1,0 +1,3 @@
+module flamenco-webupdates.example/benches/websocket
+
+go 1.22
