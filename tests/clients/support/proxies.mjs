@@ -94,16 +94,14 @@ export async function startNginxBeforeFlamenco(t, server) {
 /** Starts HAProxy as docs/deployment.md says. */
 export async function startHaproxy(t, server) {
   const port = await freePort();
-  const file = join(home(t).folder, 'haproxy.cfg');
-  writeFileSync(file, replace(HAPROXY_SITE, ['bind :80\n', `bind ${LOOPBACK}:${port}\n`], ['127.0.0.1:8081', server.browsers.host]));
-  await listening(t, HAPROXY, ['-db', '-f', file], port);
+  await runHaproxy(t, home(t), replace(HAPROXY_SITE, ['127.0.0.1:8081', server.browsers.host]), [port]);
   return urls(port).http;
 }
 
 /** Starts the proxy of docs/cluster.md in front of the nodes farm-1 and farm-2. `manager` is where it takes their events. */
 export const PROXIES_OF_NODES = {
   nginx: { skip: NO_NGINX, start: (t, nodes) => beforeNodes(t, nodes, NGINX_OF_NODES, runNginx) },
-  HAProxy: { skip: NO_HAPROXY, start: (t, nodes) => beforeNodes(t, nodes, HAPROXY_OF_NODES, runHaproxy) },
+  HAProxy: { skip: NO_HAPROXY, start: (t, nodes) => beforeNodes(t, nodes, HAPROXY_OF_NODES, runHaproxyWithTls) },
 };
 
 async function beforeNodes(t, nodes, text, run) {
@@ -116,10 +114,14 @@ async function beforeNodes(t, nodes, text, run) {
   return { ...urls(...ports), manager: new URL(`http://${LOOPBACK}:${ports[2]}`) };
 }
 
-async function runHaproxy(t, { folder, certificate }, configuration, [port, tlsPort]) {
+async function runHaproxy(t, { folder }, configuration, [port]) {
   const file = join(folder, 'haproxy.cfg');
-  writeFileSync(file, replace(
-    configuration, ['bind :80\n', `bind ${LOOPBACK}:${port}\n`], ['bind :443 ssl', `bind ${LOOPBACK}:${tlsPort} ssl`], ['/etc/haproxy/farm.pem', certificate],
-  ));
+  writeFileSync(file, replace(configuration, ['bind :80\n', `bind ${LOOPBACK}:${port}\n`]));
   await listening(t, HAPROXY, ['-db', '-f', file], port);
+}
+
+function runHaproxyWithTls(t, home, configuration, ports) {
+  return runHaproxy(t, home, replace(
+    configuration, ['bind :443 ssl', `bind ${LOOPBACK}:${ports[1]} ssl`], ['/etc/haproxy/farm.pem', home.certificate],
+  ), ports);
 }
