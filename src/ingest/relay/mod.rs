@@ -232,8 +232,9 @@ impl RelayContext {
         }
     }
 
-    /// Publishes these events, in their order, and a note with them.
+    /// Publishes these events, in their order, and a note with them if a server has use for it.
     async fn publish_noted(&self, events: Vec<FarmEvent>, note: Option<&Note>) {
+        let note = note.filter(|note| self.published.is_some() || !note.is_for_another_server());
         let note = note.map(|note| serde_json::to_string(note).expect("texts and numbers serialize"));
         if !events.is_empty() || note.is_some() {
             self.intake.submit_noted(Source::Relay, incoming(events), note).await;

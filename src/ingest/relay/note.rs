@@ -16,3 +16,13 @@ pub(super) enum Note {
     /// The Manager has this version. `has_changed` says that it had another one before.
     Manager { version: String, has_changed: bool },
 }
+
+impl Note {
+    /// Returns whether only a server that runs the relay next has use for it.
+    pub(super) fn is_for_another_server(&self) -> bool {
+        match self {
+            Self::Log { .. } | Self::Left(_) => true,
+            Self::Manager { .. } => false,
+        }
+    }
+}
