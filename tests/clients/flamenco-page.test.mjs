@@ -41,9 +41,15 @@ const click = (page, selector, text) =>
 
 /** Has the worker that is looked at do something; resolves when the Manager knows. */
 const command = async (workers, action) => {
-  await workers.select('select', action);
-  const known = workers.waitForResponse((answer) => answer.url().endsWith('/setstatus') && answer.ok());
-  await Promise.all([known, click(workers, 'button', 'Apply')]);
+  const known = workers.waitForResponse((answer) => answer.url().endsWith('/setstatus') && answer.ok(), { timeout: PATIENCE_MS });
+  // A click does nothing before the page has fetched the worker.
+  const sends = async () => {
+    const sent = workers.waitForRequest((request) => request.url().endsWith('/setstatus'), { timeout: 2000 }).then(() => true, () => false);
+    await workers.select('select', action);
+    await click(workers, 'button', 'Apply');
+    return sent;
+  };
+  await Promise.all([known, eventually(sends, (sent) => sent, `the page to send ${action}`, PATIENCE_MS)]);
 };
 
 for (const generation of ['3.9', '3.0']) {
