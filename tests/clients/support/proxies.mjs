@@ -2,17 +2,19 @@
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { freePort, listening } from './listening.mjs';
 import { LOOPBACK } from './server.mjs';
 
 /** The programs; `./test` installs what is missing. */
-const { NGINX, HAPROXY } = process.env;
+const { NGINX, HAPROXY, CADDY, APACHE } = process.env;
 
 export const NO_NGINX = NGINX ? false : 'no nginx: set NGINX to one, as `./test` does';
-export const NO_HAPROXY = HAPROXY ? false : 'no HAProxy: set HAPROXY to one, as `./test` does';
+const NO_HAPROXY = HAPROXY ? false : 'no HAProxy: set HAPROXY to one, as `./test` does';
+const NO_CADDY = CADDY ? false : 'no Caddy: set CADDY to one, as `./test` does';
+const NO_APACHE = APACHE ? false : 'no Apache: set APACHE to one, as `./test` does';
 
 /** The blocks in `language` of a page. */
 function blocks(page, language) {
@@ -22,6 +24,8 @@ function blocks(page, language) {
 
 const [SITE, SEVERAL] = blocks('deployment.md', 'nginx');
 const [HAPROXY_SITE] = blocks('deployment.md', 'haproxy');
+const [CADDY_SITE] = blocks('deployment.md', 'caddy');
+const [APACHE_SITE] = blocks('deployment.md', 'apache');
 const [BEFORE_FLAMENCO] = blocks('flamenco.md', 'nginx');
 const [NGINX_OF_NODES] = blocks('cluster.md', 'nginx');
 const [HAPROXY_OF_NODES] = blocks('cluster.md', 'haproxy');
@@ -91,11 +95,23 @@ export async function startNginxBeforeFlamenco(t, server) {
   return urls(port).http;
 }
 
-/** Starts HAProxy as docs/deployment.md says. */
-export async function startHaproxy(t, server) {
-  const port = await freePort();
-  await runHaproxy(t, home(t), replace(HAPROXY_SITE, ['127.0.0.1:8081', server.browsers.host]), [port]);
-  return urls(port).http;
+/**
+ * Start a proxy as docs/deployment.md says in front of `server`, until `t` ends. `path` is what it passes on; `timeout` takes the place
+ * of the minute of the documentation.
+ */
+export const PROXIES = {
+  HAProxy: { skip: NO_HAPROXY, start: (t, server, options) => beforeOne(t, server, HAPROXY_SITE, runHaproxy, options) },
+  Caddy: { skip: NO_CADDY, start: (t, server, options) => beforeOne(t, server, CADDY_SITE, runCaddy, options) },
+  Apache: { skip: NO_APACHE, start: (t, server, options) => beforeOne(t, server, APACHE_SITE, runApache, options) },
+};
+
+async function beforeOne(t, server, text, run, { path, timeout } = {}) {
+  const ports = [await freePort(), await freePort()];
+  let site = replace(text, ['127.0.0.1:8081', server.browsers.host]);
+  if (path) site = replace(site, ['/socket.io/', path]);
+  if (timeout) site = site.replaceAll(/(timeout (client|server) |timeout=)60/g, `$1${timeout}`);
+  await run(t, home(t), site, ports);
+  return urls(...ports);
 }
 
 /** Starts the proxy of docs/cluster.md in front of the nodes farm-1 and farm-2. `manager` is where it takes their events. */
@@ -124,4 +140,42 @@ function runHaproxyWithTls(t, home, configuration, ports) {
   return runHaproxy(t, home, replace(
     configuration, ['bind :443 ssl', `bind ${LOOPBACK}:${ports[1]} ssl`], ['/etc/haproxy/farm.pem', home.certificate],
   ), ports);
+}
+
+async function runCaddy(t, { folder, certificate, key }, site, [port, tlsPort]) {
+  const file = join(folder, 'Caddyfile');
+  const at = (address, ...lines) => replace(site, ['farm.example {', [`${address} {`, `bind ${LOOPBACK}`, ...lines].join('\n    ')]);
+  const options = ['{', 'admin off', 'auto_https off', `storage file_system ${folder}`].join('\n    ');
+  writeFileSync(file, `${options}\n}\n${at(`http://:${port}`)}\n${at(`https://:${tlsPort}`, `tls ${certificate} ${key}`)}`);
+  await listening(t, CADDY, ['run', '--adapter', 'caddyfile', '--config', file], tlsPort);
+}
+
+/** The modules that Debian enables, as far as they matter here, and those of the documentation. */
+const APACHE_MODULES = [
+  'mpm_event', 'authz_core', 'authz_host', 'alias', 'autoindex', 'deflate', 'dir', 'filter', 'mime', 'negotiation', 'reqtimeout', 'setenvif',
+  'headers', 'proxy', 'proxy_http',
+];
+
+async function runApache(t, { folder }, site, [port]) {
+  const file = join(folder, 'apache.conf');
+  const modules = [join(dirname(APACHE), 'usr'), '/usr'].map((root) => `${root}/lib/apache2/modules`).find(existsSync);
+  // Apache's processes give their rights away.
+  chmodSync(folder, 0o755);
+  writeFileSync(file, `
+    ServerRoot ${folder}
+    DefaultRuntimeDir ${folder}
+    PidFile ${folder}/pid
+    ErrorLog ${folder}/error.log
+    LogLevel warn
+    ${APACHE_MODULES.map((name) => `LoadModule ${name}_module ${modules}/mod_${name}.so`).join('\n')}
+    ${process.getuid() === 0 ? 'User www-data\nGroup www-data' : ''}
+    ServerName ${LOOPBACK}
+    TypesConfig /dev/null
+    # As in Debian.
+    RequestReadTimeout header=20-40,minrate=500
+    RequestReadTimeout body=10,minrate=500
+    AddOutputFilterByType DEFLATE text/html text/plain text/css text/javascript application/javascript
+    Listen ${LOOPBACK}:${port}
+    ${replace(site, ['*:80>', `${LOOPBACK}:${port}>`])}`);
+  await listening(t, APACHE, ['-D', 'FOREGROUND', '-f', file], port);
 }

@@ -1,4 +1,4 @@
-// Behind nginx and HAProxy, set up as docs/deployment.md says.
+// Behind nginx, HAProxy, Caddy and Apache, set up as docs/deployment.md says.
 
 import assert from 'node:assert/strict';
 import http from 'node:http';
@@ -6,12 +6,16 @@ import { createRequire } from 'node:module';
 import { describe, test } from 'node:test';
 import { Browser, TRANSPORTS } from './support/browsers.mjs';
 import { asReceived, jobUpdate } from './support/farm.mjs';
-import { NO_HAPROXY, NO_NGINX, startHaproxy, startNginx, startNginxBeforeFlamenco } from './support/proxies.mjs';
+import { Farm, NO_FARM } from './support/flamenco.mjs';
+import { NO_NGINX, PROXIES, startNginx, startNginxBeforeFlamenco } from './support/proxies.mjs';
 import { EVERY_EVENT, LOOPBACK, request, Server } from './support/server.mjs';
 import { eventually } from './support/wait.mjs';
 
 const io = createRequire(import.meta.url)('socket.io-client-2.5.0');
 const PING = ['--ping-interval', '500ms'];
+
+// Each program that is started listens for the end of this one.
+process.setMaxListeners(50);
 
 /** Seconds of silence in the test of idle browsers; with the real time-out when it is a minute or more. */
 const IDLE = Number(process.env.IDLE_SECONDS ?? 5);
@@ -119,18 +123,67 @@ describe('behind nginx', { skip: NO_NGINX, timeout: 300_000 }, () => {
   }
 });
 
-describe('behind HAProxy', { skip: NO_HAPROXY, timeout: 300_000 }, () => {
-  for (const [transport, options] of Object.entries(TRANSPORTS)) {
-    test(`a page of that host gets everything over ${transport}, and cannot claim an address`, async (t) => {
-      const server = await startServer(t, '--trusted-proxy', LOOPBACK);
-      const url = await startHaproxy(t, server);
-      const browser = await connect(t, url, { ...options, extraHeaders: { origin: url, 'x-forwarded-for': '203.0.113.7' } });
-      const events = Array.from({ length: 100 }, (_, turn) => jobUpdate({ turn }));
-      await server.publish(events);
-      await server.settle(browser);
-      assert.deepEqual(browser.take(), asReceived(events));
-      const { json } = await request(new URL('/api/sessions', server.manager));
-      assert.deepEqual(json.sessions.map(({ address }) => address), [LOOPBACK]);
+describe('behind the other proxies', { timeout: 300_000, concurrency: true }, () => {
+  for (const [name, { skip, start }] of Object.entries(PROXIES)) {
+    describe(`behind ${name}`, { skip, concurrency: 1 }, () => {
+      for (const [transport, options] of Object.entries(TRANSPORTS)) {
+        for (const scheme of name === 'Caddy' ? ['http', 'https'] : ['http']) {
+          test(`a page of that host gets everything over ${scheme} and ${transport}, and no other`, async (t) => {
+            const server = await startServer(t, '--trusted-proxy', LOOPBACK);
+            const url = (await start(t, server))[scheme];
+            const forged = { 'x-forwarded-for': '203.0.113.7', 'x-forwarded-host': 'elsewhere.example', 'x-forwarded-proto': 'https' };
+            const browser = await connect(t, url, { ...options, extraHeaders: { origin: url, ...forged } });
+            await browser.subscribe({ type: 'allWorkers' });
+            const events = Array.from({ length: 500 }, (_, turn) => jobUpdate({ turn, name: 'é🎬'.repeat(turn) }));
+            for (let sent = 0; sent < events.length; sent += 50) await server.publish(events.slice(sent, sent + 50));
+            await server.settle(browser);
+            assert.deepEqual(browser.take(), asReceived(events));
+            const ends = transport === 'polling' ? 'polling' : 'websocket';
+            await eventually(() => server.stats(), ({ sessions }) => sessions[ends] === 1 && sessions.total === 1, `one session over ${ends}`);
+            const { json } = await request(new URL('/api/sessions', server.manager));
+            assert.deepEqual(json.sessions.map(({ address }) => address), [LOOPBACK]);
+            assert.deepEqual(browser.facts, ['connect']);
+            const extraHeaders = { origin: 'https://elsewhere.example', ...forged };
+            const stranger = new Browser(io(url, { ...options, forceNew: true, reconnection: false, rejectUnauthorized: false, extraHeaders }), []);
+            t.after(() => stranger.close());
+            await stranger.fact('connect_error');
+          });
+        }
+      }
+
+      test(`a browser that hears nothing for ${IDLE} s stays over every transport`, async (t) => {
+        const server = await startServer(t, ...(IDLE < 60 ? PING : []));
+        const { http: url } = await start(t, server, { timeout: IDLE < 60 ? 2 : undefined });
+        const browsers = await Promise.all(Object.values(TRANSPORTS).map((options) => connect(t, url, options)));
+        await new Promise((resolve) => setTimeout(resolve, IDLE * 1000));
+        await server.publish(jobUpdate());
+        await server.settle(...browsers);
+        for (const browser of browsers) {
+          assert.deepEqual(browser.take(), asReceived([jobUpdate()]));
+          assert.deepEqual(browser.facts, ['connect']);
+        }
+      });
     });
   }
+
+  test('all of a Manager is behind each', { skip: NO_FARM }, async (t) => {
+    const farm = await Farm.start(t, '3.9');
+    const server = await startServer(t, '--manager', farm.url, '--trusted-proxy', LOOPBACK);
+    for (const [name, { skip, start }] of Object.entries(PROXIES)) {
+      await t.test(name, { skip }, async (t) => {
+        const { http: url } = await start(t, server, { path: '/' });
+        const both = (path) => Promise.all([url, farm.url].map(async (host) => (await request(new URL(path, host))).text));
+        const [page, same] = await both('/app/jobs');
+        assert.equal(page, same);
+        const [, script] = /src="(\/app\/assets\/[^"]+\.js)"/.exec(page);
+        const [code, sameCode] = await both(script);
+        assert.ok(code === sameCode && code.length > 100_000, `${script}: ${code.length} characters`);
+        const browser = await connect(t, url, { ...TRANSPORTS['polling → websocket'], extraHeaders: { origin: url } });
+        const job = await farm.submit('sleep', '--name', `behind ${name}`, '--tasks', '1');
+        await browser.event((event, { id }) => event === '/jobs' && id === job, 'the job');
+        const { json } = await request(new URL(`/api/v3/jobs/${job}`, url));
+        assert.equal(json.name, `behind ${name}`);
+      });
+    }
+  });
 });
