@@ -93,11 +93,14 @@ impl Browser {
 
     /// The next event under this name that is the one; others are kept.
     pub(super) async fn next_where(&mut self, name: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        let mut looked_at = 0;
         loop {
-            if let Some(index) = self.events.iter().position(|(known, value)| known == name && is_it(value)) {
-                return self.events.remove(index).1;
+            let new = &self.events[looked_at..];
+            if let Some(index) = new.iter().position(|(known, value)| known == name && is_it(value)) {
+                return self.events.remove(looked_at + index).1;
             }
-            self.take_one(&format!("{name}, having seen {:?}", self.events)).await;
+            looked_at = self.events.len();
+            self.take_one(name).await;
         }
     }
 
@@ -130,7 +133,7 @@ impl Browser {
 
     async fn take_one(&mut self, what: &str) {
         let incoming = actix_rt::time::timeout(PATIENCE, self.client.next()).await;
-        match incoming.unwrap_or_else(|_| panic!("waited in vain for {what}")).unwrap() {
+        match incoming.unwrap_or_else(|_| panic!("waited in vain for {what}, having seen {:?}", self.events)).unwrap() {
             Incoming::Event { name, args } => self.keep(name, &args),
             Incoming::Ack { .. } => {}
         }
