@@ -19,7 +19,7 @@ use crate::support::{
     events::{self, InOrder},
     eventually,
     http::Connection,
-    long, run,
+    long, run, run_beside_others,
     server::Server,
     sized,
 };
@@ -54,10 +54,13 @@ fn stalled_clients_are_evicted_and_harm_no_others() {
     run(Duration::from_secs(300), || async {
         let (mut without, mut with) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
-            without.push(serve(load(0)).await.p99);
+            // Small crowds on a busy machine are not compared.
+            if long() {
+                without.push(serve(load(0)).await.p99);
+            }
             with.push(serve(load(stalled)).await);
         }
-        let without_p99 = median(without);
+        let without_p99 = long().then(|| median(without));
         let with = Outcome {
             p99: median(with.iter().map(|outcome| outcome.p99).collect()),
             held: with.iter().map(|outcome| outcome.held).max().unwrap(),
@@ -69,7 +72,7 @@ fn stalled_clients_are_evicted_and_harm_no_others() {
                 "clients": clients,
                 "stalled": stalled,
                 "rounds": rounds,
-                "p99_without_stalled_ms": without_p99.as_secs_f64() * 1000.0,
+                "p99_without_stalled_ms": without_p99.map(|p99| p99.as_secs_f64() * 1000.0),
                 "p99_with_stalled_ms": with.p99.as_secs_f64() * 1000.0,
                 "most_bytes_held_for_each_stalled": with.held,
                 "last_evicted_after_s": with.evicted_after.as_secs_f64(),
@@ -80,9 +83,7 @@ fn stalled_clients_are_evicted_and_harm_no_others() {
         assert!(with.evicted_after <= Duration::from_secs(10 + 15));
         // A busy machine may be late, but no client waits for those that do not read.
         assert!(with.p99 <= Duration::from_secs(1), "the others wait");
-        if long() {
-            assert!(with.p99 <= without_p99.mul_f64(1.5), "the others suffer");
-        }
+        assert!(without_p99.is_none_or(|without| with.p99 <= without.mul_f64(1.5)), "the others suffer");
     });
 }
 
@@ -183,7 +184,7 @@ async fn watch_stalled(
 #[test]
 fn healthy_slow_readers_live() {
     let (readers, seconds) = sized((10, 12), (50, 75));
-    run(Duration::from_secs(150), || async move {
+    run_beside_others(Duration::from_secs(150), || async move {
         let server = Server::start(&[]);
         let mut reading = JoinSet::new();
         let ready = Arc::new(Barrier::new(readers + 1));

@@ -26,11 +26,16 @@ pub(crate) fn sized<T>(short: T, long_value: T) -> T {
 /// Runs a test by itself, and for no longer than `limit`.
 pub(crate) fn run<F: Future>(limit: Duration, test: impl FnOnce() -> F) -> F::Output {
     let _alone = alone();
+    run_beside_others(limit, test)
+}
+
+/// Runs a test that neither loads the machine nor minds its load, for no longer than `limit`.
+pub(crate) fn run_beside_others<F: Future>(limit: Duration, test: impl FnOnce() -> F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { tokio::time::timeout(limit, test()).await.expect("the test takes too long") })
 }
 
-/// These tests load the machine, and some of them measure: one at a time.
+/// Most tests load the machine, and some of them measure: one at a time.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
