@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use futures_util::future::{join, join_all};
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
+use tokio::sync::Semaphore;
 
 use super::{
     browser::Browser,
@@ -13,14 +13,24 @@ use super::{
     server::{Server, until},
 };
 
-/// Two farms are as many as a machine of two cores carries beside the other tests.
-static ONE_TEST_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+/// The number of scenarios at a time: most of the time the workers of their farms wait.
+const AT_A_TIME: u32 = 2;
+static SCENARIOS: Semaphore = Semaphore::const_new(AT_A_TIME as usize);
 
-/// Plays `scenario` in front of a farm of each generation, both at once: most of the time their workers wait. Without a
-/// program that starts them it says so and plays nothing.
+/// Plays `scenario` in front of a farm of each generation, both at once. Without a program that starts them it says so
+/// and plays nothing.
 async fn with_both_generations(workers: u32, scenario: impl AsyncFn(&Farm, &Server)) {
+    play(1, workers, scenario).await;
+}
+
+/// Does the same while no other scenario is played, for one that loads the machine.
+async fn with_both_generations_alone(workers: u32, scenario: impl AsyncFn(&Farm, &Server)) {
+    play(AT_A_TIME, workers, scenario).await;
+}
+
+async fn play(permits: u32, workers: u32, scenario: impl AsyncFn(&Farm, &Server)) {
     let Some(program) = program() else { return };
-    let _one = ONE_TEST_AT_A_TIME.lock().await;
+    let _permits = SCENARIOS.acquire_many(permits).await.unwrap();
     let play = async |generation| {
         let farm = Farm::start(&program, generation, workers, &[]).await;
         let server = Server::before(&farm.url, &[]).await;
@@ -127,7 +137,7 @@ async fn submit_many(farm: &Farm, server: &Server, jobs: usize, tasks_each: usiz
 
 #[actix_rt::test]
 async fn thousands_of_pages_that_come_back_at_once_are_all_supplied() {
-    with_both_generations(1, async |farm, server| {
+    with_both_generations_alone(1, async |farm, server| {
         let jobs = submit_many(farm, server, 20, 99).await;
         let open = async |(job, tasks): &(String, Vec<String>)| {
             let mut browser = Browser::connect(&server.address()).await;
