@@ -361,7 +361,7 @@ test('a log of a million lines can be followed and searched', { skip: NO_CHROMIU
 });
 
 test('the inspector shows, filters, copies and downloads what flows', { skip: NO_CHROMIUM }, async (t) => {
-  const { server, browser, page, said } = await start(t, { hash: '#inspector' });
+  const { server, page, said } = await start(t, { hash: '#inspector' });
   for (const room of ['Jobs', 'Workers', 'Worker-Tags', 'Last-Rendered']) await subscribed(server, room);
   await page.type('[name=enter]', `tasklog-${TASK_A}`);
   await page.keyboard.press('Enter');
@@ -376,8 +376,7 @@ test('the inspector shows, filters, copies and downloads what flows', { skip: NO
   await page.click('.row.events');
   const json = await text(page, 'pre', (found) => found.includes('"name"'));
   assert.deepEqual(JSON.parse(json.slice(json.indexOf('{'))), events.at(-1).payload);
-  const context = browser.defaultBrowserContext();
-  await context.overridePermissions(server.browsers.origin, ['clipboard-read', 'clipboard-write', 'clipboard-sanitized-write']);
+  await page.browserContext().overridePermissions(server.browsers.origin, ['clipboard-read', 'clipboard-write', 'clipboard-sanitized-write']);
   await page.bringToFront();
   await page.evaluate(() => [...document.querySelectorAll('button')].find((button) => button.textContent === 'Copy as curl').click());
   await text(page, '.inspector > div:last-child .rest', (found) => found === 'copied');
