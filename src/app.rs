@@ -115,17 +115,22 @@ pub enum ServeError {
     GivenUp(#[from] GivenUp),
 }
 
-/// Runs the server until SIGTERM, SIGINT or, with `--events-from-stdin`, EOF on stdin. Calls
-/// `ready` with the addresses of both ports, the browsers' first, once it serves them.
+/// Told the addresses of both ports, the browsers' first, once the server serves them.
+pub type OnReady = fn(ListenUrls, ListenUrls) -> io::Result<()>;
+
+/// Runs the server on this thread until SIGTERM, SIGINT or, with `--events-from-stdin`, EOF on stdin.
+///
+/// It blocks, and takes a function pointer, so that all of it is compiled with this crate and not in each program again.
 ///
 /// # Errors
 ///
 /// An option, a file or a Manager cannot work, or a listener, a source or the broker of `--mqtt-
 /// publish` cannot be used. The text of the error says which, and what helps.
-pub async fn serve(
-    mut options: ServeOptions,
-    ready: impl FnOnce(ListenUrls, ListenUrls) -> io::Result<()>,
-) -> Result<(), ServeError> {
+pub fn serve(options: ServeOptions, ready: OnReady) -> Result<(), ServeError> {
+    actix_rt::System::new().block_on(run(options, ready))
+}
+
+async fn run(mut options: ServeOptions, ready: OnReady) -> Result<(), ServeError> {
     let mut signals = Signals::new().map_err(ServeError::Signals)?;
     files::fit(&mut options.transport);
     let secrets = Arc::new(Secrets::read(&options)?);

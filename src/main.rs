@@ -22,7 +22,7 @@ use flamenco_webupdates::{
 };
 
 // Windows keeps its own allocator: jemalloc's build supports it only in part.
-#[cfg(not(windows))]
+#[cfg(all(feature = "jemalloc", not(windows)))]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -153,7 +153,7 @@ fn main() -> ExitCode {
         Tool::Man { folder } => done(man(folder)),
         #[cfg(windows)]
         Tool::Service(tool) => service::run(tool),
-        Tool::Health { url } => match actix_rt::System::new().block_on(app::health(&url)) {
+        Tool::Health { url } => match app::health(&url) {
             Ok(answer) => done(print(format!("{answer}\n").as_bytes())),
             Err(error) => fail(EXIT_FAILED, &error),
         },
@@ -184,19 +184,19 @@ fn start_log(format: LogFormat, target: Target) {
 
 /// Runs the server and returns the exit code. `report` gets the error that ended it.
 fn serve(options: config::ServeOptions, report: impl FnOnce(&dyn Error)) -> u8 {
-    let ready = |browsers, manager| {
+    let ready: app::OnReady = |browsers, manager| {
         let mut stdout = io::stdout().lock();
         writeln!(stdout, "listening browsers={browsers} manager={manager}")?;
         stdout.flush()
     };
-    let Err(error) = actix_rt::System::new().block_on(app::serve(options, ready)) else { return 0 };
+    let Err(error) = app::serve(options, ready) else { return 0 };
     report(&error);
     if let app::ServeError::GivenUp(_) = error { EXIT_GIVEN_UP } else { EXIT_USAGE }
 }
 
 /// Reports what `serve` would refuse.
 fn check(options: config::ServeOptions) -> ExitCode {
-    let errors = actix_rt::System::new().block_on(app::check(&options));
+    let errors = app::check(&options);
     for error in &errors {
         fail(EXIT_USAGE, error);
     }

@@ -19,7 +19,7 @@ use std::{
 };
 
 use actix::{Actor, Addr, Context, Supervised};
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, future::LocalBoxFuture};
 use tokio::sync::mpsc;
 
 use crate::{clock, stats::Stats};
@@ -93,52 +93,47 @@ impl Supervisor {
     }
 
     /// Restarts a task after each panic, with `true` as argument, until it ends by itself.
-    pub fn survive<S, F>(&self, name: &'static str, mut start: S) -> impl Future<Output = ()> + use<S, F>
+    pub fn survive<F>(
+        &self,
+        name: &'static str,
+        mut start: impl FnMut(bool) -> F + 'static,
+    ) -> LocalBoxFuture<'static, ()>
     where
-        S: FnMut(bool) -> F,
-        F: Future<Output = ()>,
+        F: Future<Output = ()> + 'static,
     {
-        let supervisor = self.clone();
-        async move {
-            let mut panics = Panics::default();
-            let mut is_restart = false;
-            while AssertUnwindSafe(async { start(is_restart).await }).catch_unwind().await.is_err()
-                && supervisor.may_restart(name, &mut panics)
-            {
-                is_restart = true;
-            }
+        self.clone().survive_boxed(name, Box::new(move |is_restart| start(is_restart).boxed_local())).boxed_local()
+    }
+
+    // Boxed, because few tasks are kept, and each would be compiled with all that spawns and restarts it.
+    async fn survive_boxed(self, name: &'static str, mut start: Box<dyn FnMut(bool) -> LocalBoxFuture<'static, ()>>) {
+        let mut panics = Panics::default();
+        let mut is_restart = false;
+        while AssertUnwindSafe(async { start(is_restart).await }).catch_unwind().await.is_err()
+            && self.may_restart(name, &mut panics)
+        {
+            is_restart = true;
         }
     }
 
     /// Runs a task that cannot be restarted. If it panics or ends with its thread, the process
     /// exits.
-    pub fn run<F>(&self, name: &'static str, task: F)
-    where
-        F: Future<Output = ()> + 'static,
-    {
-        let alive = self.alive(name);
+    pub fn run(&self, name: &'static str, task: impl Future<Output = ()> + 'static) {
+        self.run_boxed(name, task.boxed_local(), true);
+    }
+
+    /// Runs a task that never ends while the server runs. If it does, the process exits.
+    pub fn run_for_good(&self, name: &'static str, task: impl Future<Output = ()> + 'static) {
+        self.run_boxed(name, task.boxed_local(), false);
+    }
+
+    fn run_boxed(&self, name: &'static str, task: LocalBoxFuture<'static, ()>, may_end: bool) {
+        let alive = Alive { name, supervisor: self.clone(), is_done: false };
         actix_rt::spawn(async move {
             // Captures the whole guard, not only the field.
             let mut alive = alive;
             task.await;
-            alive.is_done = true;
+            alive.is_done = may_end;
         });
-    }
-
-    /// Runs a task that never ends while the server runs. If it does, the process exits.
-    pub fn run_for_good<F>(&self, name: &'static str, task: F)
-    where
-        F: Future<Output = ()> + 'static,
-    {
-        let alive = self.alive(name);
-        actix_rt::spawn(async move {
-            task.await;
-            drop(alive);
-        });
-    }
-
-    fn alive(&self, name: &'static str) -> Alive {
-        Alive { name, supervisor: self.clone(), is_done: false }
     }
 
     fn may_restart(&self, name: &'static str, panics: &mut Panics) -> bool {

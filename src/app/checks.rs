@@ -19,7 +19,11 @@ const MANAGER_CHECK: Duration = Duration::from_secs(2);
 
 /// Returns everything that `serve` would refuse with these options, as far as it shows without
 /// opening a port.
-pub async fn check(options: &ServeOptions) -> Vec<ServeError> {
+pub fn check(options: &ServeOptions) -> Vec<ServeError> {
+    actix_rt::System::new().block_on(run(options))
+}
+
+async fn run(options: &ServeOptions) -> Vec<ServeError> {
     let secrets = Secrets::read(options).err();
     let manager = &options.manager_port.listen;
     let listeners = [&options.transport.listen[..], manager].concat();

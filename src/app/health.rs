@@ -19,12 +19,16 @@ pub enum HealthError {
     Unwell(String, u16, String),
 }
 
-/// Asks a server for its health, at either of its ports, and returns its answer.
+/// Asks a server for its health, blocking this thread, at either of its ports, and returns its answer.
 ///
 /// # Errors
 ///
 /// The server is not healthy, or does not answer in time.
-pub async fn health(server: &Address) -> Result<String, HealthError> {
+pub fn health(server: &Address) -> Result<String, HealthError> {
+    actix_rt::System::new().block_on(ask(server))
+}
+
+async fn ask(server: &Address) -> Result<String, HealthError> {
     let url = server.join("/healthz");
     let unreachable = |error: String| HealthError::Unreachable(server.as_str().to_owned(), error);
     let request = http_client(server, TIMEOUT).get(&url);

@@ -12,7 +12,7 @@ use std::{future::Future, net::SocketAddr, rc::Rc, time::Duration};
 
 use actix_codec::Framed;
 use actix_http::{
-    ConnectionType, HttpService, KeepAlive, Method, Protocol, Request, Response, StatusCode, Version, body::BodySize,
+    ConnectionType, HttpService, KeepAlive, Method, Request, Response, StatusCode, Version, body::BodySize,
     error::DispatchError, h1, header,
 };
 use actix_service::{Service as _, ServiceFactory, fn_factory, fn_service, map_config};
@@ -41,12 +41,12 @@ pub use self::{
 use crate::stats::Stats;
 
 /// A connection that has just been opened.
-pub(crate) type Opened<S> = (Paced<S>, Protocol, Option<SocketAddr>);
+pub(crate) type Opened<S> = (Paced<S>, Option<SocketAddr>);
 
 /// Prepares a connection for HTTP. The admission is held until it is closed or becomes a WebSocket.
 pub(crate) fn open<S: Stream>(stream: S, admission: Admission) -> Opened<S> {
     let peer = stream.peer();
-    (Paced::new(stream, admission), Protocol::Http1, peer)
+    (Paced::new(stream, admission), peer)
 }
 
 /// Serves `app` on connections within `limits`. WebSocket upgrade requests go to `upgrade`; a
@@ -85,19 +85,19 @@ where
                 Upgrade::Connect => refuse_connect(framed).right_future().right_future(),
             }
         }))
-        .finish(map_config(app, |_| AppConfig::default()));
+        .h1(map_config(app, |_| AppConfig::default()));
     fn_factory(move || {
         let http = http.new_service(());
         async move {
             let http = Rc::new(http.await?);
-            Ok(fn_service(move |(mut stream, protocol, peer): Opened<S>| {
+            Ok(fn_service(move |(mut stream, peer): Opened<S>| {
                 let http = http.clone();
                 async move {
                     let (pace, left) = (stream.pace().clone(), stream.left().clone());
                     loop {
                         // Boxed, because otherwise it would take up its space twice: as an argument
                         // and as a field.
-                        let served = Box::pin(http.call((stream, protocol, peer)));
+                        let served = Box::pin(http.call((stream, peer)));
                         pace::keep(pace.clone(), limits, stats, served).await?;
                         let Some(next) = left.take() else { return Ok(()) };
                         stream = next;
