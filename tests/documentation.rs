@@ -22,13 +22,14 @@ use flamenco_webupdates::{
 };
 
 /// Options of other programs that the documentation uses.
-const FOREIGN: [&str; 19] = [
+const FOREIGN: [&str; 20] = [
     "bench",
     "example",
     "features",
     "lib",
     "list",
     "locked",
+    "profile",
     "long",
     "nocapture",
     "now",
