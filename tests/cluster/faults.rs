@@ -57,7 +57,7 @@ async fn a_node_that_is_cut_off_closes_its_clients_by_name() {
     nats.kill();
     let end = browser.end().await;
     assert!(format!("{end:?}").contains("1001"), "{end:?}");
-    assert_eq!(node.stats().await["disconnects"]["cut-off"], 1);
+    until("it to be counted", async || node.stats().await["disconnects"]["cut-off"] == 1).await;
     assert_eq!(node.health().await, "nats: away\ncut off from the events of the farm\n");
     nats.restart().await;
     until("the node to be back", async || node.health().await.ends_with("nats: connected\n")).await;
@@ -77,7 +77,7 @@ async fn a_lost_stream_is_never_a_silent_gap() {
     nats.restart().await;
     let end = browser.end().await;
     assert!(format!("{end:?}").contains("1012"), "{end:?}");
-    assert_eq!(node.stats().await["disconnects"]["history-lost"], 1);
+    until("it to be counted", async || node.stats().await["disconnects"]["history-lost"] == 1).await;
     let mut browser = Browser::connect(&node.address()).await;
     post_patiently(&node, &[event(6), event(7)]).await;
     assert_eq!(numbers_until(&mut browser, 7).await, [6]);
