@@ -89,6 +89,8 @@ for (const [title, { ends, transports }] of Object.entries(TRANSPORTS)) {
     const job = farm.room(`job-${JOB_A}`);
     const workers = farm.room('Workers');
     await within(Promise.all([job.once('ready'), workers.once('ready')]), 'the rooms');
+    // The rooms may be entered before the server has said that it can resume.
+    await eventually(() => farm.resumes, Boolean, 'the server to resume');
     const [statuses, tasks] = [heard(farm, 'status'), heard(job, '/task')];
     for (const signal of ['SIGKILL', 'SIGTERM']) {
       await server.stop(signal);
