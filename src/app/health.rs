@@ -19,7 +19,7 @@ pub enum HealthError {
     Unwell(String, u16, String),
 }
 
-/// Asks a server for its health, blocking this thread, at either of its ports, and returns its answer.
+/// Asks a server for its health, at either of its ports, and returns its answer. Blocks this thread.
 ///
 /// # Errors
 ///

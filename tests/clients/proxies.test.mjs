@@ -33,6 +33,17 @@ async function startServer(t, ...args) {
   return server;
 }
 
+/** Checks that the only browser of `server` gets all events, in order, and over the transport that it is to end with. */
+async function getsEverything(browser, server, transport) {
+  await browser.subscribe({ type: 'allWorkers' });
+  const events = Array.from({ length: 500 }, (_, turn) => jobUpdate({ turn, name: 'é🎬'.repeat(turn) }));
+  for (let sent = 0; sent < events.length; sent += 50) await server.publish(events.slice(sent, sent + 50));
+  await server.settle(browser);
+  assert.deepEqual(browser.take(), asReceived(events));
+  const ends = transport === 'polling' ? 'polling' : 'websocket';
+  await eventually(() => server.stats(), ({ sessions }) => sessions[ends] === 1 && sessions.total === 1, `one session over ${ends}`);
+}
+
 describe('behind nginx', { skip: NO_NGINX, timeout: 300_000 }, () => {
   for (const scheme of ['http', 'https']) {
     for (const [transport, options] of Object.entries(TRANSPORTS)) {
@@ -40,13 +51,7 @@ describe('behind nginx', { skip: NO_NGINX, timeout: 300_000 }, () => {
         const server = await startServer(t);
         const url = (await startNginx(t, [server]))[scheme];
         const browser = await connect(t, url, { ...options, extraHeaders: { origin: url } });
-        await browser.subscribe({ type: 'allWorkers' });
-        const events = Array.from({ length: 500 }, (_, turn) => jobUpdate({ turn, name: 'é🎬'.repeat(turn) }));
-        for (let sent = 0; sent < events.length; sent += 50) await server.publish(events.slice(sent, sent + 50));
-        await server.settle(browser);
-        assert.deepEqual(browser.take(), asReceived(events));
-        const ends = transport === 'polling' ? 'polling' : 'websocket';
-        await eventually(() => server.stats(), ({ sessions }) => sessions[ends] === 1 && sessions.total === 1, `one session over ${ends}`);
+        await getsEverything(browser, server, transport);
         assert.deepEqual(browser.facts, ['connect']);
       });
     }
@@ -133,13 +138,7 @@ describe('behind the other proxies', { timeout: 300_000, concurrency: true }, ()
             const url = (await start(t, server))[scheme];
             const forged = { 'x-forwarded-for': '203.0.113.7', 'x-forwarded-host': 'elsewhere.example', 'x-forwarded-proto': 'https' };
             const browser = await connect(t, url, { ...options, extraHeaders: { origin: url, ...forged } });
-            await browser.subscribe({ type: 'allWorkers' });
-            const events = Array.from({ length: 500 }, (_, turn) => jobUpdate({ turn, name: 'é🎬'.repeat(turn) }));
-            for (let sent = 0; sent < events.length; sent += 50) await server.publish(events.slice(sent, sent + 50));
-            await server.settle(browser);
-            assert.deepEqual(browser.take(), asReceived(events));
-            const ends = transport === 'polling' ? 'polling' : 'websocket';
-            await eventually(() => server.stats(), ({ sessions }) => sessions[ends] === 1 && sessions.total === 1, `one session over ${ends}`);
+            await getsEverything(browser, server, transport);
             const { json } = await request(new URL('/api/sessions', server.manager));
             assert.deepEqual(json.sessions.map(({ address }) => address), [LOOPBACK]);
             assert.deepEqual(browser.facts, ['connect']);
